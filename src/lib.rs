@@ -1,0 +1,3 @@
+//! gemini-operator: runs Gemini Batch API jobs from Kubernetes without polling and without paying twice.
+
+pub mod api;

@@ -1,0 +1,57 @@
+//! The keyring: the one Secret that holds the signing secrets of all webhooks.
+//!
+//! Secret `gemini-operator-signing` in the operator's namespace, one entry per GeminiWebhook; the entry's name is
+//! the object's uid. The controller writes it by compare-and-swap, the receiver watches it.
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::webhook::SignatureScheme;
+
+/// Name of the Secret.
+pub const KEYRING_SECRET: &str = "gemini-operator-signing";
+
+/// The live signing secrets of one webhook.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyringEntry {
+    /// Id of the registration at Gemini that these secrets belong to.
+    pub registration: String,
+    /// The one scheme of the route.
+    pub scheme: SignatureScheme,
+    /// The newest secret, as Gemini showed it (`whsec_…`).
+    #[serde(serialize_with = "expose")]
+    pub current: SecretString,
+    /// Older ones that Gemini may still sign with; at most 3.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub previous: Vec<PreviousSecret>,
+}
+
+/// A secret that was rotated out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PreviousSecret {
+    #[serde(serialize_with = "expose")]
+    pub secret: SecretString,
+    /// From here on it is not accepted any more.
+    pub expire_time: Timestamp,
+}
+
+/// The keyring is the only place that a secret may be written to.
+fn expose<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.expose_secret())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn survives_a_round_trip_and_does_not_print() {
+        let text = r#"{"registration":"abc","scheme":"StandardWebhooks","current":"whsec_canary"}"#;
+        let entry: KeyringEntry = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&entry).unwrap(), text);
+        assert!(!format!("{entry:?}").contains("canary"));
+    }
+}

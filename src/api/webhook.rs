@@ -1,0 +1,245 @@
+//! `GeminiWebhook`: an endpoint of ours, registered at Gemini.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::duration::GoDuration;
+use super::refs::SecretKeyRef;
+
+/// What is registered.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "gemini-operator.io",
+    version = "v1alpha1",
+    kind = "GeminiWebhook",
+    plural = "geminiwebhooks",
+    namespaced,
+    status = "GeminiWebhookStatus",
+    derive = "PartialEq",
+    shortname = "gwh",
+    category = "gemini",
+    doc = "GeminiWebhook registers this cluster's receiver at Gemini, keeps its signing secret, and proves by a ping that deliveries arrive. It serves the batches of its namespace that use the same API key; one in the operator's namespace serves all namespaces.",
+    printcolumn(name = "URL", type_ = "string", json_path = ".spec.endpoint.url"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Reachable",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"EndpointReachable\")].status"
+    ),
+    printcolumn(name = "Last-Event", type_ = "date", json_path = ".status.lastDelivery.time"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "ID", type_ = "string", json_path = ".status.id", priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+pub struct GeminiWebhookSpec {
+    /// The Secret that holds the Gemini API key, in this namespace. The webhook receives the events of that key's
+    /// Google project.
+    pub api_key_secret_ref: SecretKeyRef,
+
+    /// Where Gemini reaches the receiver.
+    pub endpoint: Endpoint,
+
+    /// How the endpoint comes to be registered. `Static`: the operator registers it. Default: `Static`.
+    #[serde(default)]
+    pub mode: RegistrationMode,
+
+    /// The one signature scheme that is accepted on this route. Default: `StandardWebhooks`.
+    #[serde(default)]
+    pub signature: SignatureScheme,
+
+    /// Events to subscribe to. Gemini refuses names that it does not know, and the message is shown in the
+    /// condition `Registered`. Default: `batch.succeeded`, `batch.failed`, `batch.expired`.
+    #[serde(default = "default_events")]
+    #[schemars(
+        length(min = 1, max = 16),
+        inner(length(max = 64), regex(pattern = r"^[a-z_]+\.[a-z_]+$")),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub events: Vec<String>,
+
+    /// `false` keeps the registration but tells Gemini to send nothing. Default: `true`.
+    #[serde(default = "default_enabled")]
+    pub enabled: bool,
+
+    /// Whether the registration is removed at Gemini when this object is deleted. Default: `Delete`.
+    #[serde(default)]
+    pub deletion_policy: RegistrationDeletionPolicy,
+
+    /// How long a deletion may wait for Gemini. After that the object goes, and an Event names the registration
+    /// that may be left. Default: `20m`.
+    #[serde(default = "default_deletion_timeout")]
+    pub deletion_timeout: GoDuration,
+}
+
+/// Where Gemini reaches the receiver.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoint {
+    /// Public https address of the receiver's Ingress, with or without a path. The operator appends a path of its
+    /// own that nobody can guess; `status.url` is the whole.
+    #[schemars(length(max = 1024))]
+    #[x_kube(
+        validation = Rule::new("self.startsWith('https://')")
+            .message("spec.endpoint.url must start with https:// (Gemini delivers to nothing else)"),
+        validation = Rule::new("!self.contains('?') && !self.contains('#')")
+            .message("spec.endpoint.url must have neither a query (?) nor a fragment (#)"),
+        validation = Rule::new("!self.contains('@')")
+            .message("spec.endpoint.url must not contain user information (@)"),
+        validation = Rule::new(r"!self.matches('^https://([0-9.]+|\\[.*\\])(:[0-9]+)?(/.*)?$')")
+            .message("spec.endpoint.url must name a host, not an IP address"),
+        validation = Rule::new(r"self.matches('^https://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$')")
+            .message("spec.endpoint.url must look like https://hooks.example.com or https://example.com/gemini")
+    )]
+    pub url: String,
+}
+
+/// How the endpoint comes to be registered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RegistrationMode {
+    #[default]
+    Static,
+}
+
+/// Signature scheme of a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SignatureScheme {
+    #[default]
+    StandardWebhooks,
+}
+
+/// What a deletion does to the registration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RegistrationDeletionPolicy {
+    /// Remove the registration at Gemini.
+    #[default]
+    Delete,
+    /// Leave it.
+    Orphan,
+}
+
+fn default_events() -> Vec<String> {
+    ["batch.succeeded", "batch.failed", "batch.expired"].map(String::from).to_vec()
+}
+
+fn default_enabled() -> bool {
+    true
+}
+
+fn default_deletion_timeout() -> GoDuration {
+    GoDuration::from_mins(20)
+}
+
+/// What is known of the registration. Written by the operator only.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GeminiWebhookStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// The registration's id at Gemini.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+
+    /// The whole registered URL. Its last part is a secret of sorts: who knows it can make the receiver work, not
+    /// make it believe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+
+    /// The path by which the receiver knows this webhook: `/v1/h/<token>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+
+    /// State at Gemini: `enabled`, `disabled` or `disabled_due_to_failed_deliveries`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+
+    /// Fingerprint of the API key that the registration was made with (keyed, not reversible).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_fingerprint: Option<String>,
+
+    /// The signing secrets that Gemini may use, as Gemini shows them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub signing_secrets: Vec<SigningSecretStatus>,
+
+    /// When the registration was made or adopted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registered_time: Option<Time>,
+
+    /// The newest self-test.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_ping: Option<LastPing>,
+
+    /// The receiver's word on the newest delivery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_delivery: Option<LastDelivery>,
+
+    /// The state in the form that `kubectl wait` and other tools read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// A signing secret, as Gemini shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SigningSecretStatus {
+    /// The end of the secret.
+    pub truncated: String,
+    /// When Gemini stops using it; absent for the current one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expire_time: Option<Time>,
+}
+
+/// A self-test: Gemini is asked to send a ping, and the receiver must see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastPing {
+    /// When it was asked for.
+    pub sent_time: Time,
+    /// When a verified delivery after it was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received_time: Option<Time>,
+}
+
+/// The receiver's word on the newest delivery; written at most once a minute, and at once during a self-test.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastDelivery {
+    /// When the newest verified delivery arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
+    /// Its `webhook-id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Its type, for example `batch.succeeded` or `ping`.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub type_: Option<String>,
+    /// Our clock less the sender's, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skew_seconds: Option<i64>,
+    /// Fingerprint of the signing secret that verified it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_fingerprint: Option<String>,
+    /// A delivery that was refused while a self-test was outstanding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<RejectedDelivery>,
+}
+
+/// A refused delivery.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RejectedDelivery {
+    /// Why, in the words of the metric's label.
+    pub reason: String,
+    /// When.
+    pub time: Time,
+}

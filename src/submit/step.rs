@@ -39,8 +39,6 @@ pub struct Seen {
     pub listing: Option<Vec<Job>>,
     /// A person has approved, by annotation, to go on after this attempt number.
     pub approved: Option<i32>,
-    /// The input file of the attempt was proven gone, so its request can do nothing any more.
-    pub fenced: bool,
 }
 
 /// A job that carries our K.
@@ -69,10 +67,9 @@ pub enum Step {
     Count(Duration),
     /// The window has passed and nothing was found.
     Quarantine,
-    /// A person has approved another attempt: prove first that the old one is dead.
+    /// A person has approved another attempt: prove first that the old one is dead, by its input file being gone; then
+    /// close it.
     Fence { n: i32 },
-    /// The approved fence holds: close the attempt, so that the next one can be made.
-    Close { n: i32 },
     /// The job's name is recorded; submission is over.
     Done,
 }
@@ -104,7 +101,7 @@ fn in_doubt(attempt: &Attempt, seen: &Seen, timing: &Timing) -> Step {
         }
     }
     if quarantined && seen.approved == Some(attempt.n) {
-        return if seen.fenced { Step::Close { n: attempt.n } } else { Step::Fence { n: attempt.n } };
+        return Step::Fence { n: attempt.n };
     }
     let spacing = if quarantined { timing.sweep_tracked } else { timing.listing_spacing };
     if seen.listing.is_none() || quarantined {
@@ -189,8 +186,6 @@ mod tests {
         for (what, attempt, seen, expected) in cases {
             assert_eq!(step(attempt.as_ref(), seen, &t), expected, "{what}");
         }
-        let fenced = Seen { fenced: true, ..approved };
-        assert_eq!(step(Some(&quarantined), &fenced, &t), Step::Close { n: 2 });
     }
 
     #[test]
@@ -231,19 +226,19 @@ mod tests {
         fn no_intent_out_of_doubt(
             state in any_state(), n in 1..50, in_flight: bool, age in 0u64..10_000, listings in 0u32..10,
             found in proptest::option::of(proptest::collection::vec((0i128..9, proptest::option::of(1..50)), 0..4)),
-            approved in proptest::option::of(1..50), fenced: bool,
+            approved in proptest::option::of(1..50),
         ) {
             let t = Timing::production();
             let a = Attempt { n, state, in_flight, age: Duration::from_secs(age), listings, pause: t.attempt_pause };
             let listing = found.map(|jobs| {
                 jobs.into_iter().map(|(created, attempt)| Job { name: format!("batches/{created}"), created, attempt }).collect()
             });
-            match step(Some(&a), &Seen { listing, approved, fenced }, &t) {
+            match step(Some(&a), &Seen { listing, approved }, &t) {
                 Step::Intend { n: next } => {
                     prop_assert_eq!(state, AttemptState::Abandoned);
                     prop_assert_eq!(next, n + 1);
                 }
-                Step::Close { .. } | Step::Fence { .. } => {
+                Step::Fence { .. } => {
                     prop_assert_eq!((state, approved), (AttemptState::Quarantined, Some(n)));
                 }
                 _ => {}

@@ -1,0 +1,92 @@
+//! I/O out: one step of a batch's plan, and the record of its outcome.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::observe::Found;
+use super::observed::Observed;
+use super::plan::{Step, newest_run};
+use super::{Subject, deliver, files, post, record};
+use crate::api::SUBMIT_KEY_ANNOTATION;
+use crate::api::batch::InputFile;
+use crate::controller::{Error, claim};
+use crate::gemini::{ApiKey, Class};
+use crate::submit;
+
+pub async fn act(subject: &mut Subject<'_>, step: Step, seen: Observed, found: Found) -> Result<(), Error> {
+    if step == Step::None {
+        return Ok(());
+    }
+    if let Step::Claim { annotation } = &step {
+        let annotation = Some((SUBMIT_KEY_ANNOTATION, annotation.as_str()));
+        subject.batch = claim(&subject.api, &subject.batch, annotation).await?;
+        return Ok(());
+    }
+    // Every other step is planned with a key in hand.
+    let Some(key) = found.key.clone() else { return Ok(()) };
+    match step {
+        Step::None | Step::Claim { .. } => Ok(()),
+        Step::Stage => stage(subject, &key, &seen, found).await,
+        Step::Post { nonce } => post::post(subject, key, nonce).await,
+        Step::Fence { file } => fence(subject, &key, &file).await,
+        Step::Cancel { remote } => cancel(subject, &key, &remote).await,
+        Step::Deliver { .. } => deliver::deliver(subject, &key).await,
+    }
+}
+
+/// Uploads under a name that was never used before.
+async fn stage(subject: &mut Subject<'_>, key: &ApiKey, seen: &Observed, found: Found) -> Result<(), Error> {
+    let (Some(Ok(facts)), Some(rendered)) = (&seen.input, found.rendered) else { return Ok(()) };
+    let identity = subject.batch.status.as_ref().and_then(|s| s.identity.clone());
+    let Some(identity) = identity else { return Ok(()) };
+    let mut nonce = [0; 5];
+    getrandom::fill(&mut nonce).map_err(|e| Error::Source(format!("no random numbers: {e}")))?;
+    let name = submit::file_name(&identity.submit_key, nonce);
+    let display_name = format!("{}.{}", subject.namespace(), subject.name());
+    let file = subject.ctx.gemini.upload(key, &name, &display_name, rendered.bytes.into()).await?;
+    if file.sha256.as_ref().is_some_and(|sha| *sha != facts.sha256) {
+        // Encoded in a way that we do not know, or damaged on the way: the size was checked, the rest is for people.
+        tracing::warn!(file = %file.name, "Gemini reports another SHA-256 for the upload");
+    }
+    let staged = InputFile {
+        name: file.name.clone(),
+        size_bytes: facts.bytes,
+        expire_time: file.expiration_time.map(Time),
+    };
+    subject.ctx.batch_memory.update(&subject.uid(), |m| m.uploaded = Some(file.name));
+    let status = record::staged(&subject.batch, facts, staged, Timestamp::now());
+    subject.write(status).await
+}
+
+/// Proves that the request of a doubtful attempt can do nothing any more: its input file is gone. A person has
+/// approved another attempt.
+async fn fence(subject: &mut Subject<'_>, key: &ApiKey, file: &str) -> Result<(), Error> {
+    let Some(run) = newest_run(&subject.batch).cloned() else { return Ok(()) };
+    let proven = match subject.ctx.gemini.delete_file(key, file).await {
+        Ok(()) => true,
+        // Gone already, or not visible to this key: only a complete listing with the very key of the attempt tells.
+        Err(e) if e.class == Class::NotFound => {
+            let fingerprint = subject.ctx.secret.fingerprint(secrecy::ExposeSecret::expose_secret(key));
+            fingerprint == run.key_fingerprint
+                && files::with_prefix(&subject.ctx.gemini, key, file).await?.is_empty()
+        }
+        Err(e) => return Err(e.into()),
+    };
+    let status = if proven {
+        record::closed(&subject.batch, Timestamp::now())
+    } else {
+        record::unproven(&subject.batch, Timestamp::now())
+    };
+    subject.write(status).await
+}
+
+async fn cancel(subject: &mut Subject<'_>, key: &ApiKey, remote: &str) -> Result<(), Error> {
+    match subject.ctx.gemini.cancel_batch(key, remote).await {
+        Ok(()) => {}
+        // Ended or gone meanwhile: the next look tells which.
+        Err(e) if matches!(e.class, Class::Rejected | Class::NotFound) => {}
+        Err(e) => return Err(e.into()),
+    }
+    subject.ctx.batch_memory.update(&subject.uid(), |m| m.cancel_sent = true);
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! Deletion of a batch: what it has at Gemini goes first, then the finalizer. Less is validated here than elsewhere, on
+//! purpose: a broken spec must not keep an object from going.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::Resource;
+
+use super::plan::newest_run;
+use super::{Subject, files, observe, record};
+use crate::api::batch::{DeletionPolicy, Run, Submission};
+use crate::controller::{Error, Found, Next, Note, after, is_claimed, publish, release, until};
+use crate::gemini::{ApiKey, Class};
+use crate::submit;
+
+/// What is left to do at Gemini.
+enum Progress {
+    Done,
+    Again(Duration),
+}
+
+pub async fn pass(subject: &mut Subject<'_>) -> Result<Next, Error> {
+    if !is_claimed(&subject.batch) {
+        return Ok(Next::Await);
+    }
+    if subject.batch.spec.deletion_policy != DeletionPolicy::Orphan {
+        let now = Timestamp::now();
+        let left = until(deadline(subject), now);
+        let again = match dismantle(subject).await {
+            Ok(Progress::Done) => None,
+            Ok(Progress::Again(pause)) => Some((pause, "Gemini has not finished with the job".to_owned())),
+            Err(Error::Conflict) => return Err(Error::Conflict),
+            Err(error) => Some((subject.ctx.timing.cancel_look, error.to_string())),
+        };
+        if let Some((pause, why)) = again {
+            if !left.is_zero() {
+                tracing::debug!(object = %subject.name(), %why, "deletion waits");
+                return Ok(Next::After(pause.min(left).max(Duration::from_millis(20))));
+            }
+            give_up(subject, &why).await;
+        }
+    }
+    release(&subject.api, &subject.batch).await?;
+    subject.ctx.batch_memory.forget(&subject.uid());
+    Ok(Next::Await)
+}
+
+fn deadline(subject: &Subject<'_>) -> Timestamp {
+    let patience = subject.batch.spec.deletion_timeout.0 / subject.ctx.timing.divisor;
+    after(deleted_at(subject), patience)
+}
+
+fn deleted_at(subject: &Subject<'_>) -> Timestamp {
+    subject.batch.metadata.deletion_timestamp.as_ref().map_or_else(Timestamp::now, |t| t.0)
+}
+
+/// One look at what is left, and the next thing done about it.
+async fn dismantle(subject: &mut Subject<'_>) -> Result<Progress, Error> {
+    let key = key(subject).await?;
+    let run = newest_run(&subject.batch).cloned();
+    match run {
+        Some(run) if run.submission == Submission::Recorded => {
+            if let Progress::Again(pause) = end_job(subject, &key, &run).await? {
+                return Ok(Progress::Again(pause));
+            }
+        }
+        Some(run) if run.submission != Submission::Abandoned => {
+            if let Progress::Again(pause) = find_job(subject, &key, &run).await? {
+                return Ok(Progress::Again(pause));
+            }
+        }
+        _ => {}
+    }
+    if subject.batch.spec.deletion_policy == DeletionPolicy::Delete {
+        if let Some(identity) = subject.batch.status.as_ref().and_then(|s| s.identity.as_ref()) {
+            let prefix = submit::file_prefix(&identity.submit_key);
+            for name in files::with_prefix(&subject.ctx.gemini, &key, &prefix).await? {
+                files::remove(&subject.ctx.gemini, &key, &name).await?;
+            }
+        }
+    }
+    Ok(Progress::Done)
+}
+
+/// An attempt whose outcome is unknown: its file goes at once, so that a late request can do nothing, and a job that it
+/// may have made is looked for as long as a listing can lag.
+async fn find_job(subject: &mut Subject<'_>, key: &ApiKey, run: &Run) -> Result<Progress, Error> {
+    let ctx = subject.ctx;
+    if ctx.batch_memory.get(&subject.uid()).in_flight.is_some() {
+        return Ok(Progress::Again(Duration::from_millis(200)));
+    }
+    if !run.input_file.is_empty() {
+        files::remove(&ctx.gemini, key, &run.input_file).await?;
+    }
+    let fingerprint = ctx.secret.fingerprint(secrecy::ExposeSecret::expose_secret(key));
+    let listing = ctx.listings.since(&ctx.gemini, &ctx.metrics, key, &fingerprint, Timestamp::now()).await?;
+    let found = observe::ours(subject, &listing.jobs).into_iter().find(|job| job.attempt.is_some());
+    if let Some(job) = found {
+        let status = record::adopted(&subject.batch, &job.name, Timestamp::now());
+        subject.write(status).await?;
+        return Ok(Progress::Again(Duration::ZERO));
+    }
+    let looked_for = until(Timestamp::now(), deleted_at(subject)).saturating_sub(Duration::from_secs(1));
+    if looked_for < ctx.timing.listing_lag {
+        return Ok(Progress::Again(ctx.timing.listing_spacing / 5));
+    }
+    Ok(Progress::Done)
+}
+
+/// Cancel, wait until it has ended, delete.
+async fn end_job(subject: &Subject<'_>, key: &ApiKey, run: &Run) -> Result<Progress, Error> {
+    let gemini = &subject.ctx.gemini;
+    let Some(name) = run.remote_name.as_deref() else { return Ok(Progress::Done) };
+    let job = match gemini.get_batch(key, name).await {
+        Ok(job) => job,
+        Err(e) if e.class == Class::NotFound => return Ok(Progress::Done),
+        Err(e) => return Err(e.into()),
+    };
+    if !job.is_terminal() {
+        match gemini.cancel_batch(key, name).await {
+            Ok(()) => {}
+            // Ended or gone meanwhile.
+            Err(e) if matches!(e.class, Class::Rejected | Class::NotFound) => {}
+            Err(e) => return Err(e.into()),
+        }
+        if subject.batch.spec.deletion_policy == DeletionPolicy::Cancel {
+            return Ok(Progress::Done);
+        }
+        return Ok(Progress::Again(subject.ctx.timing.cancel_look / 5));
+    }
+    if subject.batch.spec.deletion_policy == DeletionPolicy::Delete {
+        if let Some(file) = &job.responses_file {
+            files::remove(gemini, key, file).await?;
+        }
+        match gemini.delete_batch(key, name).await {
+            Err(e) if e.class != Class::NotFound => return Err(e.into()),
+            _ => {}
+        }
+    }
+    Ok(Progress::Done)
+}
+
+/// The key, or the last one that was known if its Secret went first.
+async fn key(subject: &Subject<'_>) -> Result<ApiKey, Error> {
+    let reference = &subject.batch.spec.api_key_secret_ref;
+    match subject.ctx.credentials.get(subject.namespace(), reference).await? {
+        Found::Ready { key, .. } => Ok(key),
+        Found::NotFound(message) | Found::Refused(message) => subject
+            .ctx
+            .credentials
+            .last_known(subject.namespace(), reference)
+            .ok_or(Error::Source(message)),
+    }
+}
+
+async fn give_up(subject: &Subject<'_>, why: &str) {
+    let run = newest_run(&subject.batch);
+    let left = match run {
+        Some(run) => run.remote_name.clone().unwrap_or_else(|| format!("a job with displayName {}", run.marker)),
+        None => "an uploaded file".into(),
+    };
+    let message = format!("spec.deletionTimeout passed; {left} may be left at Gemini, delete it there ({why})");
+    let note = Note { warning: true, reason: "DeletionTimeout".into(), message };
+    publish(&subject.ctx.recorder, &subject.batch.object_ref(&()), &[note]).await;
+}

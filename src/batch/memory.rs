@@ -1,0 +1,33 @@
+//! What one process remembers of a batch between passes. Losing it costs a GET or a listing, never money.
+
+use jiff::Timestamp;
+
+use crate::gemini;
+
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// Nonce of the intent whose request this process is sending now.
+    pub in_flight: Option<String>,
+    /// The job as the newest GET showed it.
+    pub job: Option<gemini::Batch>,
+    /// When that GET was made.
+    pub looked: Option<Timestamp>,
+    /// When an event last caused a GET.
+    pub event_looked: Option<Timestamp>,
+    /// Id of the event that was looked after.
+    pub handled_event: Option<String>,
+    /// GETs in a row that did not show the end that an event claims.
+    pub unconfirmed: usize,
+    /// When a sweep last covered this batch.
+    pub swept: Option<Timestamp>,
+    /// The provider's own word on when to try again.
+    pub retry_at: Option<Timestamp>,
+    /// A cancel request was answered.
+    pub cancel_sent: bool,
+    /// Fingerprint of the key with which the model was found.
+    pub model_known: Option<String>,
+    /// File that was uploaded in this very reconcile.
+    pub uploaded: Option<String>,
+    /// Reconciles in a row that failed.
+    pub failures: u32,
+}

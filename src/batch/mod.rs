@@ -1,0 +1,154 @@
+//! GeminiBatch: observe → plan → act → record, one step a pass.
+
+mod act;
+mod cleanup;
+mod deliver;
+mod draft;
+mod files;
+mod memory;
+mod observe;
+mod observed;
+mod plan;
+mod post;
+mod record;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use data_encoding::HEXLOWER;
+use jiff::Timestamp;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use kube::{Api, Resource};
+
+pub use memory::Memory;
+
+use crate::api::GeminiBatch;
+use crate::api::batch::GeminiBatchStatus;
+use crate::controller::{Context, Error, Next, notes, publish, replace};
+use plan::{Env, Plan, Step};
+
+/// Passes in one reconcile; a batch needs about nine from nothing to its recorded job.
+const MAX_PASSES: usize = 20;
+
+/// The object in hand, and how to write it.
+pub(crate) struct Subject<'a> {
+    pub ctx: &'a Arc<Context>,
+    pub api: Api<GeminiBatch>,
+    pub batch: GeminiBatch,
+    /// When `batch` was read or last written: older knowledge must not be paid on.
+    pub read: Instant,
+}
+
+/// One reconcile: passes until there is nothing to do now.
+pub async fn reconcile(batch: Arc<DeserializeGuard<GeminiBatch>>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let batch = match &batch.0 {
+        Ok(batch) => batch,
+        Err(invalid) => {
+            ctx.malformed(&batch.object_ref(&()), &invalid.error).await;
+            return Ok(Action::await_change());
+        }
+    };
+    let namespace = batch.metadata.namespace.as_deref().unwrap_or_default();
+    let name = batch.metadata.name.as_deref().unwrap_or_default();
+    let uid = batch.metadata.uid.clone().unwrap_or_default();
+    let api: Api<GeminiBatch> = Api::namespaced(ctx.writer.clone(), namespace);
+    // The cache may be older than our own last write: what decides about money is read live.
+    let Some(batch) = api.get_opt(name).await? else {
+        ctx.batch_memory.forget(&uid);
+        return Ok(Action::await_change());
+    };
+    let mut subject = Subject { ctx: &ctx, api, batch, read: Instant::now() };
+    ctx.batch_memory.update(&uid, |m| m.uploaded = None);
+    let result = passes(&mut subject).await;
+    match &result {
+        Ok(_) => ctx.batch_memory.update(&uid, |m| m.failures = 0),
+        Err(error) if error.is_users_business() => {
+            let status = record::retrying(&subject.batch, &error.to_string(), Timestamp::now());
+            // Only for people to read: that it cannot be written is no second problem.
+            let _ = subject.write(status).await;
+        }
+        Err(_) => {}
+    }
+    result
+}
+
+async fn passes(subject: &mut Subject<'_>) -> Result<Action, Error> {
+    for _ in 0..MAX_PASSES {
+        let next = if subject.batch.metadata.deletion_timestamp.is_some() {
+            cleanup::pass(subject).await?
+        } else {
+            pass(subject).await?
+        };
+        if let Some(action) = next.action() {
+            return Ok(action);
+        }
+    }
+    Ok(Action::requeue(Duration::from_secs(1)))
+}
+
+async fn pass(subject: &mut Subject<'_>) -> Result<Next, Error> {
+    let ctx = subject.ctx;
+    let (nonce, now) = (nonce()?, Timestamp::now());
+    let uid = subject.uid();
+    let env = Env { timing: &ctx.timing, secret: &ctx.secret, now, nonce: &nonce, holder: &ctx.holder };
+    let needs = plan::needs(&subject.batch, &ctx.batch_memory.get(&uid), &env);
+    let (seen, found) = observe::observe(subject, &needs).await?;
+    let Plan { status, step, next } = plan::plan(&subject.batch, &seen, &ctx.batch_memory.get(&uid), &env);
+    if let Step::Post { nonce } = &step {
+        // The intent. Whether it is durable is all that counts, also when the answer to the write was lost.
+        if let Err(error) = subject.write(status).await {
+            subject.reread().await?;
+            let standing = plan::newest_run(&subject.batch).is_some_and(|run| run.nonce == *nonce);
+            if !standing {
+                return Err(error);
+            }
+        }
+    } else {
+        subject.write(status).await?;
+    }
+    act::act(subject, step, seen, found).await?;
+    Ok(next)
+}
+
+impl Subject<'_> {
+    pub fn uid(&self) -> String {
+        self.batch.metadata.uid.clone().unwrap_or_default()
+    }
+
+    pub fn namespace(&self) -> &str {
+        self.batch.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    pub fn name(&self) -> &str {
+        self.batch.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// Writes the status if it says anything new, and tells of transitions.
+    pub async fn write(&mut self, status: GeminiBatchStatus) -> Result<(), Error> {
+        if self.batch.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let conditions = |b: &GeminiBatch| b.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
+        let before = conditions(&self.batch);
+        let wanted = GeminiBatch { status: Some(status), ..self.batch.clone() };
+        self.batch = replace(&self.api, &wanted).await?;
+        self.read = Instant::now();
+        let notes = notes(&before, &conditions(&self.batch));
+        publish(&self.ctx.recorder, &self.batch.object_ref(&()), &notes).await;
+        Ok(())
+    }
+
+    pub async fn reread(&mut self) -> Result<(), Error> {
+        self.batch = self.api.get(self.name()).await?;
+        self.read = Instant::now();
+        Ok(())
+    }
+}
+
+/// 128 random bits.
+fn nonce() -> Result<String, Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|e| Error::Source(format!("no random numbers: {e}")))?;
+    Ok(HEXLOWER.encode(&bytes))
+}

@@ -1,0 +1,266 @@
+//! I/O in: what a pass over a batch looks at, and no more.
+
+use jiff::Timestamp;
+
+use super::Subject;
+use super::observed::{InputFacts, InputProblem, JobFacts, ModelFacts, Observed, SinkProblem, Tracking};
+use super::plan::{Needs, claim_of, newest_run};
+use crate::api::batch::{Submission, WebhookMode};
+use crate::api::condition::{is_true, webhook_type};
+use crate::api::webhook::GeminiWebhook;
+use crate::controller::{Credentials, Error};
+use crate::gemini::{ApiKey, Batch, Class, FileState};
+use crate::rows::{self, InputErrorKind, Rendered};
+use crate::sink::{self, SinkError};
+use crate::source::{self, SourceError};
+use crate::submit;
+
+/// What was read and is handed on to `act`, beside what the plan may see.
+#[derive(Default)]
+pub struct Found {
+    pub key: Option<ApiKey>,
+    pub rendered: Option<Rendered>,
+}
+
+pub async fn observe(subject: &Subject<'_>, needs: &Needs) -> Result<(Observed, Found), Error> {
+    let (mut seen, mut found) = (Observed::default(), Found::default());
+    if !needs.credentials {
+        if needs.tracking {
+            seen.tracking = Some(tracking(subject, None));
+        }
+        return Ok((seen, found));
+    }
+    let ctx = subject.ctx;
+    let reference = &subject.batch.spec.api_key_secret_ref;
+    let (credentials, key) = ctx.credentials.get(subject.namespace(), reference).await?.split();
+    let (Credentials::Ready { fingerprint }, Some(key)) = (&credentials, key) else {
+        seen.credentials = Some(credentials);
+        return Ok((seen, found));
+    };
+    if needs.tracking {
+        seen.tracking = Some(tracking(subject, Some(fingerprint)));
+    }
+    match gemini_side(subject, needs, &key, fingerprint, &mut seen).await {
+        Err(Error::Gemini(e)) if e.class == Class::Auth => {
+            let refused = ctx.credentials.refuse(subject.namespace(), reference, fingerprint, &e.message);
+            return Ok((Observed { credentials: Some(refused), ..Observed::default() }, found));
+        }
+        other => other?,
+    }
+    if needs.admission {
+        found.rendered = kubernetes_side(subject, &mut seen).await?;
+    }
+    seen.credentials = Some(credentials);
+    found.key = Some(key);
+    Ok((seen, found))
+}
+
+/// What only Gemini knows.
+async fn gemini_side(
+    subject: &Subject<'_>,
+    needs: &Needs,
+    key: &ApiKey,
+    fingerprint: &str,
+    seen: &mut Observed,
+) -> Result<(), Error> {
+    let ctx = subject.ctx;
+    let uid = subject.uid();
+    let memory = ctx.batch_memory.get(&uid);
+    if needs.admission {
+        if memory.model_known.as_deref() != Some(fingerprint) {
+            seen.model = Some(model(subject, key).await?);
+            ctx.batch_memory.update(&uid, |m| m.model_known = Some(fingerprint.to_owned()));
+        }
+        seen.file_usable = file_usable(subject, key, memory.uploaded.as_deref()).await?;
+    }
+    if let Some(since) = needs.listing_since {
+        let listing = ctx.listings.since(&ctx.gemini, &ctx.metrics, key, fingerprint, since).await?;
+        seen.listing = Some(ours(subject, &listing.jobs));
+    }
+    let mut job = needs.job;
+    if let Some(since) = needs.sweep_since {
+        let listing = ctx.listings.since(&ctx.gemini, &ctx.metrics, key, fingerprint, since).await?;
+        ctx.batch_memory.update(&uid, |m| m.swept = Some(Timestamp::now()));
+        let remote = newest_run(&subject.batch).and_then(|run| run.remote_name.as_deref());
+        let listed = listing.jobs.iter().find(|j| Some(j.name.as_str()) == remote);
+        // Ended, or not there at all: either way a GET tells.
+        if listed.is_none_or(Batch::is_terminal) && !job {
+            job = true;
+            if needs_rescue(subject) {
+                ctx.metrics.sweep_rescues.inc();
+            }
+        }
+    }
+    if job {
+        seen.job = Some(look(subject, key, needs.for_event).await?);
+    }
+    Ok(())
+}
+
+/// Whether a webhook should have told what the sweep has found.
+fn needs_rescue(subject: &Subject<'_>) -> bool {
+    use crate::api::condition::batch_type;
+    subject.batch.status.as_ref().is_some_and(|s| is_true(&s.conditions, batch_type::WEBHOOK_TRACKED))
+}
+
+/// One GET of the recorded job.
+async fn look(subject: &Subject<'_>, key: &ApiKey, for_event: bool) -> Result<JobFacts, Error> {
+    let ctx = subject.ctx;
+    let Some(name) = newest_run(&subject.batch).and_then(|run| run.remote_name.clone()) else {
+        return Ok(JobFacts::Gone);
+    };
+    let event = subject.batch.status.as_ref().and_then(|s| s.last_event.as_ref()).map(|e| e.id.clone());
+    let facts = match ctx.gemini.get_batch(key, &name).await {
+        Ok(job) => JobFacts::Found(Box::new(job)),
+        Err(e) if e.class == Class::NotFound => JobFacts::Gone,
+        Err(e) => return Err(e.into()),
+    };
+    let now = Timestamp::now();
+    ctx.batch_memory.update(&subject.uid(), |m| {
+        m.looked = Some(now);
+        if let JobFacts::Found(job) = &facts {
+            m.job = Some((**job).clone());
+            let again = for_event || m.unconfirmed > 0;
+            m.unconfirmed = if job.is_terminal() || !again { 0 } else { m.unconfirmed.saturating_add(1) };
+        }
+        if for_event {
+            m.event_looked = Some(now);
+            m.handled_event = event;
+        }
+    });
+    Ok(facts)
+}
+
+async fn model(subject: &Subject<'_>, key: &ApiKey) -> Result<ModelFacts, Error> {
+    let model = &subject.batch.spec.model;
+    match subject.ctx.gemini.get_model(key, model).await {
+        Ok(_) => Ok(ModelFacts::Known),
+        Err(e) if matches!(e.class, Class::NotFound | Class::Rejected) => Ok(ModelFacts::Unknown(format!(
+            "spec.model: Gemini does not know {model:?} for this API key ({}); create a new GeminiBatch with a model \
+             that the key may use",
+            e.message
+        ))),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// `None`: nothing is staged.
+async fn file_usable(subject: &Subject<'_>, key: &ApiKey, uploaded: Option<&str>) -> Result<Option<bool>, Error> {
+    let input = subject.batch.status.as_ref().and_then(|s| s.input.as_ref());
+    let Some((input, file)) = input.and_then(|i| i.file.as_ref().map(|f| (i, f))) else { return Ok(None) };
+    if uploaded == Some(file.name.as_str()) {
+        return Ok(Some(true));
+    }
+    match subject.ctx.gemini.get_file(key, &file.name).await {
+        Ok(remote) => {
+            let lasts = remote.expiration_time.is_none_or(|at| {
+                crate::controller::until(at, Timestamp::now()) > subject.ctx.timing.file_margin
+            });
+            let whole = remote.size_bytes.is_none_or(|n| n == file.size_bytes)
+                && remote.sha256.is_none_or(|sha| sha == input.sha256);
+            Ok(Some(lasts && whole && remote.state == FileState::Active))
+        }
+        Err(e) if e.class == Class::NotFound => Ok(Some(false)),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// What the cluster knows: the requests, and whether their answers would have a place.
+async fn kubernetes_side(subject: &Subject<'_>, seen: &mut Observed) -> Result<Option<Rendered>, Error> {
+    let client = &subject.ctx.client;
+    let loaded = source::load(client, subject.namespace(), &subject.batch.spec.input).await;
+    let rendered = loaded.and_then(|rows| Ok((rows::estimate_result_bytes(&rows), rows::render(&rows)?)));
+    let (estimate, rendered) = match rendered {
+        Ok(rendered) => rendered,
+        Err(SourceError::Unavailable(message)) => return Err(Error::Source(message)),
+        Err(e) => {
+            seen.input = Some(Err(problem(e)));
+            return Ok(None);
+        }
+    };
+    seen.input = Some(Ok(InputFacts {
+        sha256: rendered.sha256.clone(),
+        rows: i64::try_from(rendered.rows).unwrap_or(i64::MAX),
+        bytes: i64::try_from(rendered.bytes.len()).unwrap_or(i64::MAX),
+    }));
+    let name = subject.batch.sink_name();
+    seen.sink = Some(match sink::check(client, subject.namespace(), &name, subject.name(), estimate).await {
+        Ok(()) => Ok(()),
+        Err(SinkError::Forbidden(message)) => Err(SinkProblem::Forbidden(message)),
+        Err(SinkError::TooLarge(message)) => Err(SinkProblem::TooLarge(message)),
+        Err(SinkError::Unavailable(message)) => return Err(Error::Sink(message)),
+    });
+    Ok(Some(rendered))
+}
+
+fn problem(error: SourceError) -> InputProblem {
+    match error {
+        SourceError::NotFound(message) | SourceError::Unavailable(message) => InputProblem::NotFound(message),
+        SourceError::Forbidden(message) => InputProblem::Forbidden(message),
+        SourceError::Invalid(e) => InputProblem::Invalid {
+            reason: match e.kind {
+                InputErrorKind::InvalidRow | InputErrorKind::Empty => "InvalidRow",
+                InputErrorKind::DuplicateKey => "DuplicateKey",
+                InputErrorKind::TooLarge => "TooLarge",
+            },
+            message: e.message,
+        },
+    }
+}
+
+/// Jobs in a listing that carry our K.
+pub fn ours(subject: &Subject<'_>, jobs: &[Batch]) -> Vec<submit::Job> {
+    let status = subject.batch.status.clone().unwrap_or_default();
+    let Some(identity) = &status.identity else { return vec![] };
+    let claim = claim_of(&subject.batch, &status);
+    jobs.iter()
+        .filter_map(|job| {
+            let marked =
+                submit::recognise(&subject.ctx.secret, &identity.submit_key, &claim, &job.display_name);
+            let attempt = match marked {
+                submit::Marked::Other => return None,
+                submit::Marked::Ours(n) => Some(n),
+                submit::Marked::Foreign => None,
+            };
+            let created = job.create_time.map_or(i128::MAX, Timestamp::as_nanosecond);
+            Some(submit::Job { name: job.name.clone(), created, attempt })
+        })
+        .collect()
+}
+
+/// Which webhook will tell of the end: ready, of the same key, in this namespace or the operator's.
+fn tracking(subject: &Subject<'_>, fingerprint: Option<&str>) -> Tracking {
+    let choice = &subject.batch.spec.webhook;
+    if choice.mode == WebhookMode::None {
+        return Tracking::SweepOnly("spec.webhook.mode is None".into());
+    }
+    let fingerprint = fingerprint.or_else(|| {
+        newest_run(&subject.batch)
+            .filter(|run| run.submission == Submission::Recorded)
+            .map(|run| run.key_fingerprint.as_str())
+    });
+    let (own, operators) = (subject.namespace(), subject.ctx.operator_namespace.as_str());
+    let webhooks = subject.ctx.webhooks.state();
+    let near = |w: &&GeminiWebhook| [Some(own), Some(operators)].contains(&w.metadata.namespace.as_deref());
+    let named = |w: &&GeminiWebhook| choice.name.is_none() || choice.name == w.metadata.name;
+    let candidates: Vec<&GeminiWebhook> =
+        webhooks.iter().filter_map(|w| w.0.as_ref().ok()).filter(near).filter(named).collect();
+    let usable = candidates.iter().filter(|w| {
+        w.status.as_ref().is_some_and(|s| {
+            is_true(&s.conditions, webhook_type::READY) && s.key_fingerprint.as_deref() == fingerprint
+        })
+    });
+    let full_name = |w: &GeminiWebhook| {
+        let part = |text: &Option<String>| text.clone().unwrap_or_default();
+        format!("{}/{}", part(&w.metadata.namespace), part(&w.metadata.name))
+    };
+    match usable.map(|w| full_name(w)).min() {
+        Some(webhook) => Tracking::Static { webhook },
+        None if candidates.is_empty() && choice.name.is_none() && choice.mode == WebhookMode::Auto => {
+            Tracking::SweepOnly("there is no GeminiWebhook for this namespace; a list call finds the end".into())
+        }
+        None => Tracking::NotReady(
+            "no ready GeminiWebhook with this API key was found; until there is one, a list call finds the end".into(),
+        ),
+    }
+}

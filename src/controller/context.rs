@@ -1,0 +1,77 @@
+//! What every reconcile has at hand.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::core::DeserializeGuard;
+use kube::runtime::events::Recorder;
+use kube::runtime::reflector::Store;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::credentials::KeyCache;
+use super::listings::Listings;
+use super::metrics::Metrics;
+use super::notes::Note;
+use super::report::publish;
+use crate::api::GeminiWebhook;
+use crate::gemini::Gemini;
+use crate::submit::{OperatorSecret, Timing};
+
+pub struct Context {
+    /// Reads, and writes that may be repeated.
+    pub client: kube::Client,
+    /// Compare-and-swap: never retries on its own.
+    pub writer: kube::Client,
+    pub gemini: Gemini,
+    pub timing: Timing,
+    pub secret: OperatorSecret,
+    pub operator_namespace: String,
+    /// Names this process in intents.
+    pub holder: String,
+    pub recorder: Recorder,
+    pub credentials: KeyCache,
+    pub listings: Listings,
+    pub webhooks: Store<DeserializeGuard<GeminiWebhook>>,
+    pub metrics: Metrics,
+    /// Tasks that must end before the process may: a POST and its record.
+    pub tasks: TaskTracker,
+    pub shutdown: CancellationToken,
+    pub batch_memory: Memories<crate::batch::Memory>,
+    pub webhook_memory: Memories<crate::webhook::Memory>,
+}
+
+impl Context {
+    /// An object that cannot be read is skipped loudly; the others go on.
+    pub async fn malformed(&self, about: &ObjectReference, error: &str) {
+        self.metrics.malformed.inc();
+        let object = format!("{}/{}", about.namespace.as_deref().unwrap_or("-"), about.name.as_deref().unwrap_or("-"));
+        tracing::error!(%object, kind = about.kind.as_deref(), %error, "object cannot be read; skipped");
+        let message = format!("the object cannot be read and is left alone until it is corrected: {error}");
+        publish(&self.recorder, about, &[Note { warning: true, reason: "Malformed".into(), message }]).await;
+    }
+}
+
+/// Process-local knowledge by uid.
+pub struct Memories<M>(Mutex<HashMap<String, M>>);
+
+impl<M> Default for Memories<M> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<M: Clone + Default> Memories<M> {
+    pub fn get(&self, uid: &str) -> M {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(uid).cloned().unwrap_or_default()
+    }
+
+    pub fn update<T>(&self, uid: &str, change: impl FnOnce(&mut M) -> T) -> T {
+        change(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(uid.to_owned()).or_default())
+    }
+
+    pub fn forget(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}

@@ -1,0 +1,81 @@
+//! Errors of a pass, classified once. The class decides how soon to try again and what people are told.
+
+use std::time::Duration;
+
+use crate::gemini;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody else wrote the object since it was read; read it again.
+    #[error("the object changed meanwhile")]
+    Conflict,
+    #[error("the Kubernetes API: {0}")]
+    Kube(#[from] kube::Error),
+    #[error("the Gemini API: {0}")]
+    Gemini(#[from] gemini::Error),
+    /// The download was cut, or is not what the job says it is.
+    #[error("results: {0}")]
+    Results(String),
+    #[error("{0}")]
+    Sink(String),
+    #[error("{0}")]
+    Source(String),
+    #[error("the keyring Secret: {0}")]
+    Keyring(String),
+}
+
+impl Error {
+    /// Closed set: metric label and log field.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Conflict => "Conflict",
+            Self::Kube(_) => "KubernetesApi",
+            Self::Gemini(e) => match e.class {
+                gemini::Class::Transient => "GeminiTransient",
+                gemini::Class::RateLimited(_) => "GeminiRateLimited",
+                gemini::Class::Auth => "GeminiAuth",
+                gemini::Class::Rejected => "GeminiRejected",
+                gemini::Class::NotFound => "GeminiNotFound",
+                gemini::Class::Ambiguous => "GeminiAmbiguous",
+            },
+            Self::Results(_) => "Results",
+            Self::Sink(_) => "Sink",
+            Self::Source(_) => "Source",
+            Self::Keyring(_) => "Keyring",
+        }
+    }
+
+    /// How long the other side asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Gemini(e) => match e.class {
+                gemini::Class::RateLimited(after) => after,
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether it is worth telling the user of the object: a conflict or a hiccup of the API server is not.
+    pub fn is_users_business(&self) -> bool {
+        !matches!(self, Self::Conflict | Self::Kube(_))
+    }
+}
+
+/// A refused compare-and-swap is no error of the API server.
+pub fn cas(error: kube::Error) -> Error {
+    match error {
+        kube::Error::Api(status) if status.is_conflict() => Error::Conflict,
+        other => Error::Kube(other),
+    }
+}
+
+/// Whether the API server says that the object is not there.
+pub fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_not_found())
+}
+
+/// Whether the API server says that we may not.
+pub fn is_forbidden(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_forbidden())
+}

@@ -1,0 +1,43 @@
+//! Metrics of the controller. Labels come from closed sets; no object names.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+/// Kind and outcome of a reconcile.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReconcileLabels {
+    pub kind: &'static str,
+    pub outcome: &'static str,
+}
+
+/// How a submission ended.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Default)]
+pub struct Metrics {
+    pub reconciles: Family<ReconcileLabels, Counter>,
+    pub submissions: Family<OutcomeLabels, Counter>,
+    pub sweeps: Counter,
+    pub sweep_rescues: Counter,
+    pub malformed: Counter,
+}
+
+impl Metrics {
+    pub fn register(&self, registry: &mut Registry) {
+        let r = registry.sub_registry_with_prefix("gemini_operator");
+        r.register("reconciles", "Finished reconciles by kind and outcome", self.reconciles.clone());
+        r.register("submissions", "POSTs of a batch job by outcome", self.submissions.clone());
+        r.register("sweeps", "Complete listings of a key's jobs", self.sweeps.clone());
+        r.register(
+            "sweep_rescues",
+            "Terminal states first seen by a sweep of a batch that a webhook tracks",
+            self.sweep_rescues.clone(),
+        );
+        r.register("malformed_objects", "Objects that were skipped because they cannot be read", self.malformed.clone());
+    }
+}

@@ -1,0 +1,26 @@
+//! What both kinds share: context, errors, credentials, the status writer, Events. And the process that runs both.
+
+mod context;
+mod credentials;
+mod error;
+mod finalizer;
+mod identity;
+mod listings;
+mod metrics;
+mod next;
+mod notes;
+mod report;
+mod run;
+mod status;
+
+pub use context::{Context, Memories};
+pub use credentials::{Credentials, Found, KeyCache};
+pub use error::{Error, cas, is_forbidden, is_not_found};
+pub use finalizer::{claim, is_claimed, release};
+pub use listings::{Listing, Listings};
+pub use metrics::{Metrics, OutcomeLabels};
+pub use next::{Next, after, until};
+pub use notes::{Note, notes};
+pub use report::publish;
+pub use run::{Settings, run};
+pub use status::replace;

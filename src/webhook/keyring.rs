@@ -1,0 +1,88 @@
+//! The keyring Secret: one entry per webhook, written by compare-and-swap.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::{ObjectMeta, PostParams};
+
+use crate::api::MANAGED_BY;
+use crate::api::keyring::{KEYRING_SECRET, KeyringEntry};
+use crate::controller::{Context, Error, cas, is_not_found};
+
+/// Tries of a compare-and-swap against other controllers before the pass is given up.
+const TRIES: usize = 10;
+
+/// The entry of one webhook.
+pub async fn load(ctx: &Context, uid: &str) -> Result<Option<KeyringEntry>, Error> {
+    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.operator_namespace);
+    let Some(secret) = api.get_opt(KEYRING_SECRET).await? else { return Ok(None) };
+    let bytes = secret.data.as_ref().and_then(|d| d.get(uid));
+    // An entry that cannot be read is as good as none: a rotation replaces it.
+    Ok(bytes.and_then(|b| serde_json::from_slice(&b.0).ok()))
+}
+
+/// Fails if an entry could not be written now: asked before a secret is made that is shown only once.
+pub async fn probe(ctx: &Context) -> Result<(), Error> {
+    change(ctx, true, |_| {}).await
+}
+
+pub async fn store(ctx: &Context, uid: &str, entry: &KeyringEntry) -> Result<(), Error> {
+    let bytes = serde_json::to_vec(entry).map_err(|e| Error::Keyring(e.to_string()))?;
+    change(ctx, false, |data| {
+        data.insert(uid.to_owned(), ByteString(bytes.clone()));
+    })
+    .await
+}
+
+pub async fn remove(ctx: &Context, uid: &str) -> Result<(), Error> {
+    if load(ctx, uid).await?.is_none() {
+        return Ok(());
+    }
+    change(ctx, false, |data| {
+        data.remove(uid);
+    })
+    .await
+}
+
+async fn change(
+    ctx: &Context,
+    dry_run: bool,
+    edit: impl Fn(&mut BTreeMap<String, ByteString>),
+) -> Result<(), Error> {
+    let api: Api<Secret> = Api::namespaced(ctx.writer.clone(), &ctx.operator_namespace);
+    for _ in 0..TRIES {
+        let mut secret = match api.get(KEYRING_SECRET).await {
+            Ok(secret) => secret,
+            Err(e) if is_not_found(&e) => {
+                match api.create(&PostParams::default(), &empty()).await {
+                    Ok(made) => made,
+                    // Another controller made it just now.
+                    Err(kube::Error::Api(status)) if status.is_already_exists() => continue,
+                    Err(e) => return Err(e.into()),
+                }
+            }
+            Err(e) => return Err(e.into()),
+        };
+        edit(secret.data.get_or_insert_default());
+        let params = PostParams { dry_run, ..PostParams::default() };
+        match api.replace(KEYRING_SECRET, &params, &secret).await.map_err(cas) {
+            Ok(_) => return Ok(()),
+            Err(Error::Conflict) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Err(Error::Conflict)
+}
+
+fn empty() -> Secret {
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(KEYRING_SECRET.into()),
+            labels: Some(BTreeMap::from([("app.kubernetes.io/managed-by".into(), MANAGED_BY.into())])),
+            ..ObjectMeta::default()
+        },
+        ..Secret::default()
+    }
+}

@@ -1,9 +1,18 @@
 //! Batch jobs: reading, listing, cancelling and deleting them. Creating one is in `submit`.
 
 use jiff::Timestamp;
+use reqwest::Method;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::error::Error;
-use super::http::{ApiKey, Gemini};
+use super::error::{Error, Kind};
+use super::http::{ApiKey, Gemini, with_query};
+use super::wire::{code, id_in, integer, is_id, model_path, time};
+
+/// Jobs per page of the listing. Entries may carry inline answers, so not the maximum.
+const PAGE_SIZE: &str = "100";
 
 /// A batch job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,39 +110,201 @@ pub struct Model {
 
 /// Reads an operation: the answer to create, get, or one entry of the listing.
 pub fn parse_operation(body: &[u8]) -> Result<Batch, String> {
-    let _ = body;
-    todo!()
+    let operation: Operation =
+        serde_json::from_slice(body).map_err(|e| format!("not an operation: {}", without_value(&e)))?;
+    let name = operation.name.unwrap_or_default();
+    if !name.strip_prefix("batches/").is_some_and(is_id) {
+        return Err("not an operation: it has no name of the form batches/…".into());
+    }
+    let metadata = match operation.metadata {
+        Some(metadata) => metadata,
+        // One SDK hands out the resource itself, without the operation around it.
+        None => serde_json::from_slice(body).map_err(|e| format!("not a batch: {}", without_value(&e)))?,
+    };
+    let raw_state = metadata.state.unwrap_or_default();
+    let state = state_of(&raw_state, operation.done == Some(true), operation.error.is_some());
+    let error =
+        operation.error.map(|e| (code(e.code.as_ref()).unwrap_or_default(), e.message.unwrap_or_default()));
+    // `metadata.output` first: it is what the SDKs read, and so what is never missing.
+    let outputs = [metadata.output, operation.response];
+    let outputs = || outputs.iter().flatten();
+    let counts = metadata.batch_stats.unwrap_or_default();
+    let count = |value: &Option<Value>| integer(value.as_ref()).unwrap_or(0).max(0);
+    Ok(Batch {
+        name,
+        display_name: metadata.display_name.unwrap_or_default(),
+        model: metadata.model.unwrap_or_default(),
+        state,
+        raw_state,
+        create_time: time(metadata.create_time.as_deref()),
+        end_time: time(metadata.end_time.as_deref()),
+        input_file: metadata.input_config.and_then(|c| c.file_name),
+        responses_file: outputs().find_map(|o| o.responses_file.clone()),
+        inlined: outputs()
+            .any(|o| o.inlined_responses.is_some() || o.inlined_embed_content_responses.is_some()),
+        stats: BatchStats {
+            request: count(&counts.request_count),
+            successful: count(&counts.successful_request_count),
+            failed: count(&counts.failed_request_count),
+            pending: count(&counts.pending_request_count),
+        },
+        error,
+    })
+}
+
+fn state_of(raw: &str, is_done: bool, has_error: bool) -> State {
+    let word = raw.strip_prefix("BATCH_STATE_").or_else(|| raw.strip_prefix("JOB_STATE_")).unwrap_or(raw);
+    let state = match word {
+        "PENDING" | "QUEUED" => State::Pending,
+        "RUNNING" => State::Running,
+        "SUCCEEDED" => State::Succeeded,
+        "FAILED" => State::Failed,
+        "CANCELLED" => State::Cancelled,
+        "EXPIRED" => State::Expired,
+        other => State::Unknown(other.to_owned()),
+    };
+    match state {
+        state if state.is_terminal() || !is_done => state,
+        _ if has_error => State::Failed,
+        _ => State::Succeeded,
+    }
+}
+
+/// serde's message without the text that it quotes, which is the provider's and may be long.
+fn without_value(error: &serde_json::Error) -> String {
+    format!("{:?} error at line {} column {}", error.classify(), error.line(), error.column())
+}
+
+#[derive(Deserialize)]
+struct Operation {
+    name: Option<String>,
+    done: Option<bool>,
+    metadata: Option<Metadata>,
+    response: Option<Output>,
+    error: Option<Status>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    display_name: Option<String>,
+    model: Option<String>,
+    state: Option<String>,
+    create_time: Option<String>,
+    end_time: Option<String>,
+    input_config: Option<InputConfig>,
+    batch_stats: Option<Stats>,
+    output: Option<Output>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct InputConfig {
+    #[serde(alias = "file_name")]
+    file_name: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the wire's names")]
+struct Stats {
+    request_count: Option<Value>,
+    successful_request_count: Option<Value>,
+    failed_request_count: Option<Value>,
+    pending_request_count: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Output {
+    responses_file: Option<String>,
+    // Up to 20 MB of answers that nobody here reads.
+    inlined_responses: Option<IgnoredAny>,
+    inlined_embed_content_responses: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    code: Option<Value>,
+    message: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OperationList {
+    #[serde(default)]
+    operations: Vec<Box<RawValue>>,
+    next_page_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ModelWire {
+    name: Option<String>,
+    #[serde(default)]
+    supported_generation_methods: Vec<String>,
+    input_token_limit: Option<Value>,
+    output_token_limit: Option<Value>,
 }
 
 impl Gemini {
     /// One job.
     pub async fn get_batch(&self, key: &ApiKey, name: &str) -> Result<Batch, Error> {
-        let _ = (key, name);
-        todo!()
+        let id = id_in("batches", name)?;
+        let answer = self.get(Kind::Plain, key, self.url(&format!("batches/{id}"))).await?;
+        let batch =
+            parse_operation(&answer.body).map_err(|e| Error::unusable(Kind::Plain, answer.status, &e))?;
+        if batch.name == name {
+            Ok(batch)
+        } else {
+            Err(Error::unusable(Kind::Plain, answer.status, "it speaks of another job"))
+        }
     }
 
     /// One page of all jobs of the key's project, newest first.
     pub async fn list_batches(&self, key: &ApiKey, page_token: Option<&str>) -> Result<BatchPage, Error> {
-        let _ = (key, page_token);
-        todo!()
+        let url = with_query(self.url("batches"), &page(page_token));
+        let list: OperationList = self.get(Kind::Plain, key, url).await?.json(Kind::Plain)?;
+        let total = list.operations.len();
+        let batches: Vec<Batch> =
+            list.operations.iter().filter_map(|raw| parse_operation(raw.get().as_bytes()).ok()).collect();
+        Ok(BatchPage {
+            unreadable: total - batches.len(),
+            batches,
+            next_page_token: list.next_page_token.filter(|t| !t.is_empty()),
+        })
     }
 
     /// Asks for a cancellation; the job ends some time later. A job that has ended or is gone answers with
     /// `Rejected` or `NotFound`.
     pub async fn cancel_batch(&self, key: &ApiKey, name: &str) -> Result<(), Error> {
-        let _ = (key, name);
-        todo!()
+        let url = self.url(&format!("batches/{}:cancel", id_in("batches", name)?));
+        self.send_json(Kind::Plain, key, Method::POST, url, &Value::Object(serde_json::Map::new()))
+            .await
+            .map(drop)
     }
 
     /// Deletes the job's record. Not a cancellation: cancel first.
     pub async fn delete_batch(&self, key: &ApiKey, name: &str) -> Result<(), Error> {
-        let _ = (key, name);
-        todo!()
+        let url = self.url(&format!("batches/{}", id_in("batches", name)?));
+        self.call(Kind::Plain, key, self.request(Method::DELETE, url)).await.map(drop)
     }
 
     /// A model, with or without `models/`.
     pub async fn get_model(&self, key: &ApiKey, model: &str) -> Result<Model, Error> {
-        let _ = (key, model);
-        todo!()
+        let path = model_path(model)?;
+        let wire: ModelWire = self.get(Kind::Plain, key, self.url(&path)).await?.json(Kind::Plain)?;
+        Ok(Model {
+            name: wire.name.unwrap_or(path),
+            methods: wire.supported_generation_methods,
+            input_token_limit: integer(wire.input_token_limit.as_ref()),
+            output_token_limit: integer(wire.output_token_limit.as_ref()),
+        })
     }
+}
+
+fn page(token: Option<&str>) -> Vec<(&'static str, &str)> {
+    let mut query = vec![("pageSize", PAGE_SIZE)];
+    query.extend(token.map(|token| ("pageToken", token)));
+    query
 }

@@ -8,6 +8,7 @@ mod error;
 mod files;
 mod http;
 mod submit;
+mod upload;
 mod webhooks;
 mod wire;
 

@@ -1,10 +1,19 @@
 //! The WebhookService: registrations of the key's project. Its JSON is snake_case and its handle the bare `id`.
 
 use jiff::Timestamp;
+use reqwest::{Method, Url};
 use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
-use super::error::Error;
-use super::http::{ApiKey, Gemini};
+use super::error::{Class, Error, Kind};
+use super::http::{Answer, ApiKey, Gemini, with_query};
+use super::wire::time;
+
+/// The service's maximum.
+const PAGE_SIZE: &str = "1000";
+/// A listing that does not end is a fault of the service, not a long list.
+const MAX_PAGES: usize = 100;
 
 /// A registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +69,80 @@ pub enum Revocation {
     Immediately,
 }
 
+#[derive(Deserialize)]
+struct WebhookWire {
+    id: Option<String>,
+    name: Option<String>,
+    uri: Option<String>,
+    subscribed_events: Option<Vec<String>>,
+    state: Option<String>,
+    signing_secrets: Option<Vec<SigningSecretWire>>,
+    new_signing_secret: Option<SecretString>,
+}
+
+#[derive(Deserialize)]
+struct SigningSecretWire {
+    truncated_secret: Option<String>,
+    expire_time: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WebhookList {
+    #[serde(default)]
+    webhooks: Vec<WebhookWire>,
+    next_page_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Rotated {
+    secret: SecretString,
+}
+
+impl WebhookWire {
+    /// The service promises no field; we need the handle.
+    fn into_webhook(self) -> Option<Webhook> {
+        let id = self.id.filter(|id| is_handle(id))?;
+        let secrets = self.signing_secrets.unwrap_or_default();
+        Some(Webhook {
+            id,
+            name: self.name.unwrap_or_default(),
+            uri: self.uri.unwrap_or_default(),
+            events: self.subscribed_events.unwrap_or_default(),
+            state: match self.state.as_deref() {
+                Some("enabled") => WebhookState::Enabled,
+                Some("disabled") => WebhookState::Disabled,
+                Some("disabled_due_to_failed_deliveries") => WebhookState::DisabledDueToFailedDeliveries,
+                other => WebhookState::Unknown(other.unwrap_or_default().to_owned()),
+            },
+            signing_secrets: secrets
+                .into_iter()
+                .map(|s| SigningSecret {
+                    truncated: s.truncated_secret.unwrap_or_default(),
+                    expire_time: time(s.expire_time.as_deref()),
+                })
+                .collect(),
+        })
+    }
+}
+
+impl WebhookChange {
+    /// The mask and a body that holds nothing else: the live service is said to ignore the mask.
+    fn wire(&self) -> (String, Value) {
+        let mut body = Map::new();
+        let mut set = |name: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                body.insert(name.to_owned(), value);
+            }
+        };
+        set("uri", self.uri.as_ref().map(|v| json!(v)));
+        set("subscribed_events", self.events.as_ref().map(|v| json!(v)));
+        set("name", self.name.as_ref().map(|v| json!(v)));
+        set("state", self.enabled.map(|v| json!(if v { "enabled" } else { "disabled" })));
+        let mask: Vec<&str> = body.keys().map(String::as_str).collect();
+        (mask.join(","), Value::Object(body))
+    }
+}
+
 impl Gemini {
     /// Registers. Not idempotent: `Ambiguous` means that there may be a registration whose secret nobody has.
     pub async fn create_webhook(
@@ -69,40 +152,64 @@ impl Gemini {
         uri: &str,
         events: &[String],
     ) -> Result<CreatedWebhook, Error> {
-        let _ = (key, name, uri, events);
-        todo!()
+        let body = json!({ "subscribed_events": events, "uri": uri, "name": name });
+        let answer = self.send_json(Kind::Once, key, Method::POST, self.url("webhooks"), &body).await?;
+        let mut wire: WebhookWire = answer.json(Kind::Once)?;
+        let secret = wire.new_signing_secret.take();
+        match (wire.into_webhook(), secret) {
+            (Some(webhook), Some(signing_secret)) => Ok(CreatedWebhook { webhook, signing_secret }),
+            _ => Err(Error::unusable(Kind::Once, answer.status, "it lacks the id or the signing secret")),
+        }
     }
 
     /// All registrations of the project, over all pages.
     pub async fn list_webhooks(&self, key: &ApiKey) -> Result<Vec<Webhook>, Error> {
-        let _ = key;
-        todo!()
+        let mut webhooks = Vec::new();
+        let mut token: Option<String> = None;
+        for _ in 0..MAX_PAGES {
+            let mut query = vec![("page_size", PAGE_SIZE)];
+            query.extend(token.as_deref().map(|t| ("page_token", t)));
+            let answer = self.get(Kind::Plain, key, with_query(self.url("webhooks"), &query)).await?;
+            let page: WebhookList = answer.json(Kind::Plain)?;
+            webhooks.extend(page.webhooks.into_iter().filter_map(WebhookWire::into_webhook));
+            token = page.next_page_token.filter(|t| !t.is_empty());
+            if token.is_none() {
+                return Ok(webhooks);
+            }
+        }
+        Err(Error::local(
+            Class::Transient,
+            format!("the listing of webhooks does not end after {MAX_PAGES} pages"),
+        ))
     }
 
+    /// One registration.
     pub async fn get_webhook(&self, key: &ApiKey, id: &str) -> Result<Webhook, Error> {
-        let _ = (key, id);
-        todo!()
+        one(&self.get(Kind::Plain, key, self.webhook_url(id, "")?).await?)
     }
 
+    /// Changes a registration.
     pub async fn update_webhook(
         &self,
         key: &ApiKey,
         id: &str,
         change: &WebhookChange,
     ) -> Result<Webhook, Error> {
-        let _ = (key, id, change);
-        todo!()
+        let (mask, body) = change.wire();
+        let url = with_query(self.webhook_url(id, "")?, &[("update_mask", &mask)]);
+        one(&self.send_json(Kind::Plain, key, Method::PATCH, url, &body).await?)
     }
 
+    /// Deletes a registration.
     pub async fn delete_webhook(&self, key: &ApiKey, id: &str) -> Result<(), Error> {
-        let _ = (key, id);
-        todo!()
+        let url = self.webhook_url(id, "")?;
+        self.call(Kind::Plain, key, self.request(Method::DELETE, url)).await.map(drop)
     }
 
     /// Asks for a test delivery. `Ok` says nothing about the endpoint: only the delivery does.
     pub async fn ping_webhook(&self, key: &ApiKey, id: &str) -> Result<(), Error> {
-        let _ = (key, id);
-        todo!()
+        let url = self.webhook_url(id, ":ping")?;
+        self.send_json(Kind::Plain, key, Method::POST, url, &json!({})).await.map(drop)
     }
 
     /// Makes a new secret. `Ambiguous` means that Gemini may already sign with one that nobody has: rotate again.
@@ -112,7 +219,31 @@ impl Gemini {
         id: &str,
         revocation: Revocation,
     ) -> Result<SecretString, Error> {
-        let _ = (key, id, revocation);
-        todo!()
+        // Lower case, whatever one page of the docs says: the SDKs' and the server's own spelling.
+        let behavior = match revocation {
+            Revocation::After24h => "revoke_previous_secrets_after_h24",
+            Revocation::Immediately => "revoke_previous_secrets_immediately",
+        };
+        let url = self.webhook_url(id, ":rotateSigningSecret")?;
+        let body = json!({ "revocation_behavior": behavior });
+        let answer = self.send_json(Kind::Once, key, Method::POST, url, &body).await?;
+        answer.json::<Rotated>(Kind::Once).map(|r| r.secret)
     }
+
+    fn webhook_url(&self, id: &str, verb: &str) -> Result<Url, Error> {
+        if is_handle(id) {
+            Ok(self.url(&format!("webhooks/{id}{verb}")))
+        } else {
+            Err(Error::local(Class::Rejected, format!("not the id of a webhook: {id:?}")))
+        }
+    }
+}
+
+fn one(answer: &Answer) -> Result<Webhook, Error> {
+    let wire: WebhookWire = answer.json(Kind::Plain)?;
+    wire.into_webhook().ok_or_else(|| Error::unusable(Kind::Plain, answer.status, "it lacks the id"))
+}
+
+fn is_handle(id: &str) -> bool {
+    (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }

@@ -7,6 +7,8 @@ mod collect;
 mod input;
 mod output;
 mod render;
+#[cfg(test)]
+mod tests;
 
 pub use class::{Class, class_of_code};
 pub use collect::{Collector, Harvest, RowResult, Summary, Unknown, Usage};

@@ -59,9 +59,11 @@ pub struct GeminiWebhookSpec {
     #[serde(default = "default_events")]
     #[schemars(
         length(min = 1, max = 16),
-        inner(length(max = 64), regex(pattern = r"^[a-z_]+\.[a-z_]+$")),
+        inner(length(max = 64)),
         extend("x-kubernetes-list-type" = "set")
     )]
+    #[x_kube(validation = Rule::new(r"self.all(event, event.matches('^[a-z_]+\\.[a-z_]+$'))")
+        .message("every event must be of the form batch.succeeded"))]
     pub events: Vec<String>,
 
     /// `false` keeps the registration but tells Gemini to send nothing. Default: `true`.

@@ -252,9 +252,9 @@ pub struct Sink {
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapSink {
     /// Name of the ConfigMap, in the namespace of this batch.
-    #[schemars(length(min = 1, max = 250))]
+    #[schemars(length(max = 250))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')")
-        .message("the name of a ConfigMap has lower-case letters, digits, '-' and '.', and begins and ends with a letter or digit"))]
+        .message("a ConfigMap's name has lower-case letters, digits, '-' and '.', a letter or digit at both ends"))]
     pub name: String,
 }
 

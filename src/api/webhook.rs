@@ -96,7 +96,7 @@ pub struct Endpoint {
             .message("spec.endpoint.url must not contain user information (@)"),
         validation = Rule::new(r"!self.matches('^https://([0-9.]+|\\[.*\\])(:[0-9]+)?(/.*)?$')")
             .message("spec.endpoint.url must name a host, not an IP address"),
-        validation = Rule::new(r"self.matches('^https://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$')")
+        validation = Rule::new(r"!self.startsWith('https://') || self.matches('[]?#@[]') || self.matches('^https://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$')")
             .message("spec.endpoint.url must look like https://hooks.example.com or https://example.com/gemini")
     )]
     pub url: String,

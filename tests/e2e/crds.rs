@@ -1,4 +1,5 @@
-//! The custom resources on a real API server: what it accepts, what it refuses and in which words, what a person sees.
+//! The custom resources on a real API server: what it accepts, what it refuses and in which words, and what
+//! a person sees.
 
 mod batch;
 mod lifecycle;
@@ -84,11 +85,11 @@ impl Applicant {
     }
 }
 
-/// The message without what the API server says in all cases: which object it is, and that an object which does not
-/// fit its schema was not looked at any further.
+/// The message without what the API server says in all cases: which object it is, and that an object which
+/// does not fit its schema was not looked at any further.
 fn essence(message: &str) -> &str {
-    const NOT_CHECKED: &str = ", <nil>: Invalid value: null: some validation rules were not checked because the object \
-                               was invalid; correct the existing errors to complete validation]";
+    const NOT_CHECKED: &str = ", <nil>: Invalid value: null: some validation rules were not checked because the \
+                               object was invalid; correct the existing errors to complete validation]";
     let said = message.split_once(" is invalid: ").map_or(message, |(_, said)| said);
     match said.strip_suffix(NOT_CHECKED) {
         Some(said) => said.strip_prefix('[').unwrap_or(said),

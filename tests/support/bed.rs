@@ -132,8 +132,10 @@ impl Bed {
         command.arg("--tls-key").arg(&self.certificate.key);
         let mut process = Process::start("receiver", &self.dir, command).expect("the receiver starts");
         let hello = process.hello().await;
-        let listen: SocketAddr =
-            hello["listen"].as_str().and_then(|a| a.parse().ok()).expect("the receiver says where it listens");
+        let listen: SocketAddr = hello["listen"]
+            .as_str()
+            .and_then(|a| a.parse().ok())
+            .expect("the receiver says where it listens");
         self.receiver_admin = admin_address(&hello);
         ready(&self.receiver_admin, &mut process).await;
         self.front.lead_to(Some(listen));
@@ -257,7 +259,8 @@ impl Bed {
     /// The signing secret of a webhook, out of the keyring.
     pub async fn signing_secret(&self, webhook: &GeminiWebhook) -> String {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE);
-        let keyring = secrets.get(KEYRING_SECRET).await.expect("the keyring is there").data.unwrap_or_default();
+        let keyring =
+            secrets.get(KEYRING_SECRET).await.expect("the keyring is there").data.unwrap_or_default();
         let entry = keyring.get(&webhook.uid().unwrap_or_default()).expect("the keyring has the webhook");
         let entry: Value = serde_json::from_slice(&entry.0).expect("an entry of the keyring is JSON");
         entry["current"].as_str().expect("an entry has a current secret").to_owned()
@@ -268,14 +271,20 @@ impl Bed {
         let maps = self.config_maps().list(&ListParams::default()).await.expect("ConfigMaps can be listed");
         let mut parts: Vec<&ConfigMap> = maps
             .iter()
-            .filter(|map| map.annotations().get(gemini_operator::api::BATCH_ANNOTATION).is_some_and(|b| b == name))
+            .filter(|map| {
+                map.annotations().get(gemini_operator::api::BATCH_ANNOTATION).is_some_and(|b| b == name)
+            })
             .collect();
         // NAME, NAME-1, NAME-2, …: by length first, so that NAME-10 comes after NAME-9.
         parts.sort_by_key(|map| (map.name_any().len(), map.name_any()));
         let joined = |key: &str| {
             parts.iter().filter_map(|map| map.data.as_ref()?.get(key)).map(String::as_str).collect::<String>()
         };
-        Results { answers: joined("results.jsonl"), errors: joined("errors.jsonl"), manifest: joined("manifest.json") }
+        Results {
+            answers: joined("results.jsonl"),
+            errors: joined("errors.jsonl"),
+            manifest: joined("manifest.json"),
+        }
     }
 
     /// Events about an object, as `(type, reason, note)`.
@@ -292,7 +301,8 @@ impl Bed {
         self.cluster.audit_log.as_deref().map(|log| audit::requests(log, &self.namespace))
     }
 
-    /// Writes of one of the operator's ServiceAccounts in this namespace; `None` on a cluster that is not ours.
+    /// Writes of one of the operator's ServiceAccounts in this namespace; `None` on a cluster that is not
+    /// ours.
     pub fn writes_by(&self, account: &str) -> Option<Vec<audit::Request>> {
         let all = self.audit()?.into_iter();
         Some(all.filter(|request| request.user == account && request.is_write()).collect())

@@ -47,7 +47,8 @@ pub async fn cluster() -> &'static Cluster {
 }
 
 impl Cluster {
-    /// Starts a control plane and installs the operator's manifests before its garbage collector looks for kinds.
+    /// Starts a control plane and installs the operator's manifests before its garbage collector looks for
+    /// kinds.
     pub async fn start() -> Result<Self, String> {
         install_crypto();
         let program = tools::controlplane();
@@ -79,7 +80,7 @@ impl Cluster {
     }
 
     async fn install(&self) -> Result<(), String> {
-        let kubectl = self.kubectl("default");
+        let kubectl = self.kubectl("");
         let apply = ["apply", "--server-side", "--force-conflicts", "--field-manager=install", "-f"];
         for path in ["crds", "deploy/install.yaml"] {
             let path = tools::root().join(path);
@@ -115,7 +116,11 @@ impl Cluster {
     /// Writes a kubeconfig with a fresh token of one of the chart's ServiceAccounts.
     pub async fn kubeconfig_of(&self, client: &Client, account: &str, path: &Path) {
         let request = TokenRequest {
-            spec: TokenRequestSpec { audiences: vec![], expiration_seconds: Some(7200), bound_object_ref: None },
+            spec: TokenRequestSpec {
+                audiences: vec![],
+                expiration_seconds: Some(7200),
+                bound_object_ref: None,
+            },
             ..TokenRequest::default()
         };
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
@@ -172,8 +177,8 @@ async fn wait_for_file(process: &mut Process, dir: &Path, name: &str) -> Result<
     }
 }
 
-/// A folder for this run, with a short path: a unix socket's has to stay below 108 bytes. Those of runs whose process
-/// is gone are removed; a killed run cannot tidy up itself.
+/// A folder for this run, with a short path: a unix socket's has to stay below 108 bytes. Those of runs
+/// whose process is gone are removed; a killed run cannot tidy up itself.
 fn fresh_dir() -> Result<PathBuf, String> {
     const STEM: &str = "gemini-bed-";
     let temp = std::env::temp_dir();

@@ -46,7 +46,11 @@ impl Emulator {
         }
         let mut process = Process::start("emulator", dir, command).expect("the emulator starts");
         let hello = process.hello().await;
-        let url = hello["address"].as_str().expect("the emulator says its address").trim_end_matches('/').to_owned();
+        let url = hello["address"]
+            .as_str()
+            .expect("the emulator says its address")
+            .trim_end_matches('/')
+            .to_owned();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client can be made");
         Self { process, url, api_key: options.api_key.to_owned(), http }
     }
@@ -80,7 +84,8 @@ impl Emulator {
         serde_json::from_str(&text).unwrap_or_default()
     }
 
-    /// What the API itself lists, for a look at what is left (`batches`, `files`, `webhooks`). It stands in the ledger.
+    /// What the API itself lists, for a look at what is left (`batches`, `files`, `webhooks`). It stands in
+    /// the ledger.
     pub async fn list(&self, collection: &str) -> Vec<Value> {
         let url = format!("{}/v1beta/{collection}?pageSize=1000", self.url);
         let answer = self.http.get(&url).header("x-goog-api-key", &self.api_key).send().await;
@@ -106,13 +111,19 @@ impl Ledger {
 
     /// Calls that were executed, whatever was answered.
     pub fn executed(&self, name: &str) -> usize {
-        self.entries("requests").iter().filter(|entry| entry["call"] == name && entry["executed"] == true).count()
+        self.entries("requests")
+            .iter()
+            .filter(|entry| entry["call"] == name && entry["executed"] == true)
+            .count()
     }
 
     /// All calls, as `(name, sequence number)`, in order.
     pub fn sequence(&self) -> Vec<(String, u64)> {
         let all = self.entries("requests").iter();
-        all.map(|e| (e["call"].as_str().unwrap_or_default().to_owned(), e["seq"].as_u64().unwrap_or_default())).collect()
+        all.map(|e| {
+            (e["call"].as_str().unwrap_or_default().to_owned(), e["seq"].as_u64().unwrap_or_default())
+        })
+        .collect()
     }
 
     /// Attempts to deliver an event of this type.

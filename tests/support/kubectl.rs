@@ -36,6 +36,7 @@ impl Said {
 #[derive(Clone, Debug)]
 pub struct Kubectl<'a> {
     pub kubeconfig: &'a Path,
+    /// Empty: as the objects or the kubeconfig say.
     pub namespace: &'a str,
     /// Where it may keep what it learnt of the API; never in the home folder, ports come again.
     pub cache: &'a Path,
@@ -46,12 +47,11 @@ impl Kubectl<'_> {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(tools::kubectl());
         restrict_environment(&mut command);
-        command
-            .env("KUBECACHEDIR", self.cache)
-            .arg("--kubeconfig")
-            .arg(self.kubeconfig)
-            .args(["--namespace", self.namespace])
-            .args(args);
+        command.env("KUBECACHEDIR", self.cache).arg("--kubeconfig").arg(self.kubeconfig);
+        if !self.namespace.is_empty() {
+            command.args(["--namespace", self.namespace]);
+        }
+        command.args(args);
         command
     }
 
@@ -74,7 +74,8 @@ impl Kubectl<'_> {
             .expect("kubectl runs");
         let mut stdin = child.stdin.take().expect("stdin is a pipe");
         let write = async {
-            // A command that does not read its input closes the pipe; its status says whether that was wrong.
+            // A command that does not read its input closes the pipe; its status says whether that was
+            // wrong.
             let _ = stdin.write_all(input.as_bytes()).await;
             drop(stdin);
         };

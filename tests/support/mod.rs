@@ -1,8 +1,10 @@
-//! The light bed: a real control plane, the emulator and the operator's own processes, all on loopback, without root.
+//! The light bed: a real control plane, the emulator and the operator's own processes, all on loopback,
+//! without root.
 //!
-//! One control plane serves the whole run ([`cluster`]). Each test makes a [`Bed`]: a namespace, an emulator, a
-//! controller and a receiver of its own, the last two with tokens of the chart's own ServiceAccounts, so that every
-//! test is a test of the chart's RBAC too. A bed ends what it started, by process id, also when its test panics.
+//! One control plane serves the whole run ([`cluster`]). Each test makes a [`Bed`]: a namespace, an
+//! emulator, a controller and a receiver of its own, the last two with tokens of the chart's own
+//! ServiceAccounts, so that every test is a test of the chart's RBAC too. A bed ends what it started, by
+//! process id, also when its test panics.
 //!
 //! `TEST_KUBECONFIG` names another cluster to test on; an exported `KUBECONFIG` is never used by itself.
 
@@ -29,8 +31,8 @@ pub use cluster::{CONTROLLER, Cluster, OPERATOR_NAMESPACE, RECEIVER};
 /// How often a condition is looked at while somebody waits for it.
 pub const POLL: Duration = Duration::from_millis(100);
 
-/// How long anything may take that is not about the operator's own time windows. Far above what it takes on an idle
-/// machine: it only bounds a run that would not end.
+/// How long anything may take that is not about the operator's own time windows. Far above what it takes on
+/// an idle machine: it only bounds a run that would not end.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Chooses ring for this process; must come before the first client of any kind.

@@ -12,8 +12,16 @@ use serde_json::Value;
 use super::{PATIENCE, poll};
 
 /// Variables that a child may see. Everything else stays outside: no `KUBECONFIG`, no proxy, no credentials.
-const PASSED_ON: [&str; 8] =
-    ["PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "RUST_BACKTRACE", "RUST_LOG", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+const PASSED_ON: [&str; 8] = [
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "XDG_CACHE_HOME",
+    "RUST_BACKTRACE",
+    "RUST_LOG",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+];
 
 /// A running child; dropping it kills it and waits until it is gone.
 pub struct Process {
@@ -25,13 +33,14 @@ pub struct Process {
 
 /// A command for `program` that dies with this process, even if this one is killed.
 ///
-/// `setpriv` sets the parent-death signal and then becomes the program, so the process id is the program's. The
-/// signal is bound to the thread that starts the child: start children from the test's own task, never from
-/// `spawn_blocking`. Without `setpriv` only an orderly end or a panic takes the child along.
+/// `setpriv` sets the parent-death signal and then becomes the program, so the process id is the program's.
+/// The signal is bound to the thread that starts the child: start children from the test's own task, never
+/// from `spawn_blocking`. Without `setpriv` only an orderly end or a panic takes the child along.
 pub fn command(program: &Path) -> Command {
     static SETPRIV: OnceLock<bool> = OnceLock::new();
     let available = *SETPRIV.get_or_init(|| {
-        let probe = Command::new("setpriv").args(["--pdeathsig", "KILL", "true"]).stderr(Stdio::null()).status();
+        let probe =
+            Command::new("setpriv").args(["--pdeathsig", "KILL", "true"]).stderr(Stdio::null()).status();
         probe.is_ok_and(|status| status.success())
     });
     let mut command = if available {
@@ -60,10 +69,11 @@ impl Process {
     pub fn start(name: &str, dir: &Path, mut command: Command) -> io::Result<Self> {
         let (stdout, stderr) = (dir.join(format!("{name}.out")), dir.join(format!("{name}.log")));
         let log = File::options().create(true).append(true).open(&stderr)?;
-        let child =
-            command.stdin(Stdio::null()).stdout(File::create(&stdout)?).stderr(log).spawn().map_err(|error| {
+        let child = command.stdin(Stdio::null()).stdout(File::create(&stdout)?).stderr(log).spawn().map_err(
+            |error| {
                 io::Error::new(error.kind(), format!("{name}: {}: {error}", command.get_program().display()))
-            })?;
+            },
+        )?;
         Ok(Self { name: name.to_owned(), child, stdout, stderr })
     }
 
@@ -110,7 +120,11 @@ impl Process {
     pub async fn terminate(&mut self, within: Duration) -> std::process::ExitStatus {
         self.signal("TERM");
         poll(within, async || self.ended().ok_or(())).await.unwrap_or_else(|()| {
-            panic!("{} did not end within {within:?} of SIGTERM; its log ends with:\n{}", self.name, self.tail(40))
+            panic!(
+                "{} did not end within {within:?} of SIGTERM; its log ends with:\n{}",
+                self.name,
+                self.tail(40)
+            )
         })
     }
 

@@ -1,4 +1,5 @@
-//! Where the programs of the bed are: our own are built by cargo, the others are given by the scripts in `testenv/`.
+//! Where the programs of the bed are: our own are built by cargo, the others are given by the scripts in
+//! `testenv/`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -47,7 +48,8 @@ fn script(name: &str) -> PathBuf {
 
 /// A binary of this workspace, built (once for this process) in the profile of the running program.
 ///
-/// Cargo itself only promises the binaries of the tested package; that of another one beside it may be from last week.
+/// Cargo itself only promises the binaries of the tested package; that of another one beside it may be from
+/// last week.
 fn built(package: &str) -> PathBuf {
     static BUILT: OnceLock<HashMap<String, PathBuf>> = OnceLock::new();
     let paths = BUILT.get_or_init(build);

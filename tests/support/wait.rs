@@ -11,12 +11,22 @@ use super::{Bed, PATIENCE, poll};
 
 impl Bed {
     /// Waits until the batch satisfies `done`.
-    pub async fn wait_batch(&self, name: &str, what: &str, done: impl Fn(&GeminiBatch) -> bool) -> GeminiBatch {
+    pub async fn wait_batch(
+        &self,
+        name: &str,
+        what: &str,
+        done: impl Fn(&GeminiBatch) -> bool,
+    ) -> GeminiBatch {
         self.wait_for(self.batches(), name, what, PATIENCE, done).await
     }
 
     /// Waits until the webhook satisfies `done`.
-    pub async fn wait_webhook(&self, name: &str, what: &str, done: impl Fn(&GeminiWebhook) -> bool) -> GeminiWebhook {
+    pub async fn wait_webhook(
+        &self,
+        name: &str,
+        what: &str,
+        done: impl Fn(&GeminiWebhook) -> bool,
+    ) -> GeminiWebhook {
         self.wait_for(self.webhooks(), name, what, PATIENCE, done).await
     }
 
@@ -32,7 +42,8 @@ impl Bed {
     /// Waits for the batch to be `Complete`; one that has `Failed` ends the wait.
     pub async fn wait_complete(&self, name: &str) -> GeminiBatch {
         let batch = self.wait_batch(name, "finished", GeminiBatch::is_finished).await;
-        let complete = batch_condition(&batch, condition::batch_type::COMPLETE).is_some_and(|c| c.status == "True");
+        let complete =
+            batch_condition(&batch, condition::batch_type::COMPLETE).is_some_and(|c| c.status == "True");
         assert!(complete, "{name} failed\n{}", self.account(name, &batch).await);
         batch
     }

@@ -17,7 +17,9 @@ impl Stored {
     async fn new() -> Self {
         let Applicant { client, namespace, .. } = Applicant::batch().await;
         let api: Api<GeminiBatch> = Api::namespaced(client, &namespace);
-        api.create(&PostParams::default(), &from_json(good_batch())).await.expect("the good batch is accepted");
+        api.create(&PostParams::default(), &from_json(good_batch()))
+            .await
+            .expect("the good batch is accepted");
         Self { api }
     }
 
@@ -42,15 +44,18 @@ fn fixed_at_submission() -> [(Value, &'static str); 3] {
     [
         (
             json!({"model": "gemini-3.5-pro"}),
-            "<nil>: Invalid value: spec.model cannot change once the job was submitted; create a new GeminiBatch instead",
+            "<nil>: Invalid value: spec.model cannot change once the job was submitted; \
+             create a new GeminiBatch instead",
         ),
         (
             json!({"input": {"inline": {"requests": [{"key": "a", "prompt": "Good bye"}]}}}),
-            "<nil>: Invalid value: spec.input cannot change once the job was submitted; create a new GeminiBatch instead",
+            "<nil>: Invalid value: spec.input cannot change once the job was submitted; \
+             create a new GeminiBatch instead",
         ),
         (
             json!({"webhook": {"mode": "None"}}),
-            "<nil>: Invalid value: spec.webhook cannot change once the job was submitted; create a new GeminiBatch instead",
+            "<nil>: Invalid value: spec.webhook cannot change once the job was submitted; \
+             create a new GeminiBatch instead",
         ),
     ]
 }
@@ -102,7 +107,7 @@ async fn from_delivery_on_the_sink_is_fixed() {
 async fn cancelled_is_one_way() {
     let batch = Stored::new().await;
     assert_eq!(batch.change(json!({"cancelled": true})).await, None);
-    let refusal = "spec.cancelled: Invalid value: true: spec.cancelled cannot be set back to false; \
+    let refusal = "spec.cancelled: Invalid value: false: spec.cancelled cannot be set back to false; \
                    create a new GeminiBatch instead";
     for back in [json!(false), Value::Null] {
         assert_eq!(batch.change(json!({"cancelled": back})).await.as_deref(), Some(refusal), "{back}");

@@ -82,7 +82,8 @@ async fn short_names_categories_and_selectors_work() {
     let cluster = cluster().await;
     let namespace = populated().await;
     let kubectl = cluster.kubectl(&namespace);
-    let (batch, webhook) = ("geminibatch.gemini-operator.io/good\n", "geminiwebhook.gemini-operator.io/good\n");
+    let (batch, webhook) =
+        ("geminibatch.gemini-operator.io/good\n", "geminiwebhook.gemini-operator.io/good\n");
     for (args, expected) in [
         (&["gb"][..], batch.to_owned()),
         (&["gbatch"], batch.to_owned()),
@@ -116,7 +117,7 @@ async fn explain_is_the_manual() {
     let manual = kubectl.run(&["explain", "gb.spec.input"]).await.expect();
     for words in [
         "GROUP:      gemini-operator.io",
-        "FIELD: input <Object> -required-",
+        "FIELD: input <Object>",
         "Where the requests come from: exactly one source.",
         "configMapRef\t<Object>",
         "Requests as JSON Lines in a ConfigMap of this namespace.",

@@ -53,19 +53,80 @@ async fn bad_endpoints_are_refused() {
     Applicant::webhook()
         .await
         .refuses(vec![
-            ("no endpoint", spec(json!({"endpoint": null})), "?"),
-            ("http", url("http://hooks.example.com"), "?"),
-            ("no scheme", url("hooks.example.com"), "?"),
-            ("empty", url(""), "?"),
-            ("a query", url("https://hooks.example.com/?a=b"), "?"),
-            ("a fragment", url("https://hooks.example.com/#a"), "?"),
-            ("user information", url("https://me:secret@hooks.example.com"), "?"),
-            ("an IPv4 address", url("https://192.0.2.1/x"), "?"),
-            ("an IPv6 address", url("https://[2001:db8::1]:8443"), "?"),
-            ("no host", url("https:///x"), "?"),
-            ("a space", url("https://hooks.example.com/a b"), "?"),
-            ("an escape", url("https://hooks.example.com/%2e%2e"), "?"),
-            ("too long", url(&format!("https://hooks.example.com/{}", "a".repeat(1000))), "?"),
+            ("no endpoint", spec(json!({"endpoint": null})), "spec.endpoint: Required value"),
+            (
+                "http",
+                url("http://hooks.example.com"),
+                "spec.endpoint.url: Invalid value: \"http://hooks.example.com\": \
+                 spec.endpoint.url must start with https:// (Gemini delivers to nothing else)",
+            ),
+            (
+                "no scheme",
+                url("hooks.example.com"),
+                "spec.endpoint.url: Invalid value: \"hooks.example.com\": spec.endpoint.url must \
+                 start with https:// (Gemini delivers to nothing else)",
+            ),
+            (
+                "empty",
+                url(""),
+                "spec.endpoint.url: Invalid value: \"\": spec.endpoint.url must start with \
+                 https:// (Gemini delivers to nothing else)",
+            ),
+            (
+                "a query",
+                url("https://hooks.example.com/?a=b"),
+                "spec.endpoint.url: Invalid value: \"https://hooks.example.com/?a=b\": \
+                 spec.endpoint.url must have neither a query (?) nor a fragment (#)",
+            ),
+            (
+                "a fragment",
+                url("https://hooks.example.com/#a"),
+                "spec.endpoint.url: Invalid value: \"https://hooks.example.com/#a\": \
+                 spec.endpoint.url must have neither a query (?) nor a fragment (#)",
+            ),
+            (
+                "user information",
+                url("https://me:secret@hooks.example.com"),
+                "spec.endpoint.url: Invalid value: \"https://me:secret@hooks.example.com\": \
+                 spec.endpoint.url must not contain user information (@)",
+            ),
+            (
+                "an IPv4 address",
+                url("https://192.0.2.1/x"),
+                "spec.endpoint.url: Invalid value: \"https://192.0.2.1/x\": spec.endpoint.url \
+                 must name a host, not an IP address",
+            ),
+            (
+                "an IPv6 address",
+                url("https://[2001:db8::1]:8443"),
+                "spec.endpoint.url: Invalid value: \"https://[2001:db8::1]:8443\": \
+                 spec.endpoint.url must name a host, not an IP address",
+            ),
+            (
+                "no host",
+                url("https:///x"),
+                "spec.endpoint.url: Invalid value: \"https:///x\": spec.endpoint.url must look \
+                 like https://hooks.example.com or https://example.com/gemini",
+            ),
+            (
+                "a space",
+                url("https://hooks.example.com/a b"),
+                "spec.endpoint.url: Invalid value: \"https://hooks.example.com/a b\": \
+                 spec.endpoint.url must look like https://hooks.example.com or \
+                 https://example.com/gemini",
+            ),
+            (
+                "an escape",
+                url("https://hooks.example.com/%2e%2e"),
+                "spec.endpoint.url: Invalid value: \"https://hooks.example.com/%2e%2e\": \
+                 spec.endpoint.url must look like https://hooks.example.com or \
+                 https://example.com/gemini",
+            ),
+            (
+                "too long",
+                url(&format!("https://hooks.example.com/{}", "a".repeat(1000))),
+                "spec.endpoint.url: Too long: may not be more than 1024 bytes",
+            ),
         ])
         .await;
 }
@@ -76,18 +137,65 @@ async fn bad_choices_are_refused() {
     Applicant::webhook()
         .await
         .refuses(vec![
-            ("no Secret", spec(json!({"apiKeySecretRef": null})), "?"),
-            ("a mode that is not there yet", spec(json!({"mode": "Dynamic"})), "?"),
-            ("a scheme that is not there yet", spec(json!({"signature": "DynamicJwt"})), "?"),
-            ("no events", spec(json!({"events": []})), "?"),
-            ("an event twice", spec(json!({"events": ["batch.failed", "batch.failed"]})), "?"),
-            ("17 events", spec(json!({"events": seventeen})), "?"),
-            ("an event in capitals", spec(json!({"events": ["batch.Failed"]})), "?"),
-            ("an event of 65 characters", spec(json!({"events": [format!("batch.{}", "x".repeat(59))]})), "?"),
-            ("another deletion policy", spec(json!({"deletionPolicy": "Cancel"})), "?"),
-            ("a time-out in words", spec(json!({"deletionTimeout": "soon"})), "?"),
-            ("an unknown field", spec(json!({"uri": "https://hooks.example.com"})), "?"),
-            ("a path of one's own", spec(json!({"endpoint": {"path": "/hooks"}})), "?"),
+            ("no Secret", spec(json!({"apiKeySecretRef": null})), "spec.apiKeySecretRef: Required value"),
+            (
+                "a mode that is not there yet",
+                spec(json!({"mode": "Dynamic"})),
+                "spec.mode: Unsupported value: \"Dynamic\": supported values: \"Static\"",
+            ),
+            (
+                "a scheme that is not there yet",
+                spec(json!({"signature": "DynamicJwt"})),
+                "spec.signature: Unsupported value: \"DynamicJwt\": supported values: \
+                 \"StandardWebhooks\"",
+            ),
+            (
+                "no events",
+                spec(json!({"events": []})),
+                "spec.events: Invalid value: 0: spec.events in body should have at least 1 items",
+            ),
+            (
+                "an event twice",
+                spec(json!({"events": ["batch.failed", "batch.failed"]})),
+                "spec.events[1]: Duplicate value: \"batch.failed\"",
+            ),
+            (
+                "17 events",
+                spec(json!({"events": seventeen})),
+                "spec.events: Too many: 17: must have at most 16 items",
+            ),
+            (
+                "an event in capitals",
+                spec(json!({"events": ["batch.Failed"]})),
+                "spec.events: Invalid value: every event must be of the form batch.succeeded",
+            ),
+            (
+                "an event of 65 characters",
+                spec(json!({"events": [format!("batch.{}", "x".repeat(59))]})),
+                "spec.events[0]: Too long: may not be more than 64 bytes",
+            ),
+            (
+                "another deletion policy",
+                spec(json!({"deletionPolicy": "Cancel"})),
+                "spec.deletionPolicy: Unsupported value: \"Cancel\": supported values: \
+                 \"Delete\", \"Orphan\"",
+            ),
+            (
+                "a time-out in words",
+                spec(json!({"deletionTimeout": "soon"})),
+                "spec.deletionTimeout: Invalid value: \"soon\": must be a duration in hours, \
+                 minutes and seconds, such as 20m or 1h30m",
+            ),
+            (
+                "an unknown field",
+                spec(json!({"uri": "https://hooks.example.com"})),
+                "unknown field \"spec.uri\"",
+            ),
+            (
+                "a path of one's own",
+                spec(json!({"endpoint": {"path": "/hooks"}})),
+                "unknown field \"spec.endpoint.path\"",
+            ),
         ])
         .await;
 }

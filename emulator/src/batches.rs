@@ -15,6 +15,7 @@ use crate::page;
 use crate::rows::Kind;
 use crate::run;
 use crate::state::{App, State};
+use crate::webhooks;
 
 /// The limit for a create with inline requests.
 const INLINE_LIMIT: usize = 20 * 1024 * 1024;
@@ -38,7 +39,7 @@ pub fn create(app: &Arc<App>, ctx: &Context, verb: &str) -> Answer {
     }
     let kind = if verb == "asyncBatchEmbedContent" { Kind::Embed } else { Kind::Generate };
     models::supports(&ctx.id, ctx.version, verb)?;
-    let wanted = wanted(ctx, kind)?;
+    let wanted = wanted(app, ctx, kind)?;
     let now = app.now();
     let mut state = app.state();
     admit(&state, ctx, &wanted, now)?;
@@ -115,7 +116,7 @@ fn job(app: &App, state: &mut State, ctx: &Context, wanted: Wanted, id: String, 
     job
 }
 
-fn wanted(ctx: &Context, kind: Kind) -> Result<Wanted, ApiError> {
+fn wanted(app: &App, ctx: &Context, kind: Kind) -> Result<Wanted, ApiError> {
     let body = ctx.object()?;
     known(&body, &["batch"], "")?;
     let Some(Value::Object(batch)) = field(&body, "batch") else {
@@ -139,7 +140,7 @@ fn wanted(ctx: &Context, kind: Kind) -> Result<Wanted, ApiError> {
         display_name,
         priority,
         input: input(batch)?,
-        hook: hook(batch)?,
+        hook: hook(app, batch)?,
     })
 }
 
@@ -180,7 +181,7 @@ fn inline(items: &[Value]) -> Result<Input, ApiError> {
     Ok(Input::Inline(Arc::new(items.to_vec())))
 }
 
-fn hook(batch: &Map<String, Value>) -> Result<Option<DynamicHook>, ApiError> {
+fn hook(app: &App, batch: &Map<String, Value>) -> Result<Option<DynamicHook>, ApiError> {
     let config = match field(batch, "webhookConfig") {
         None => return Ok(None),
         Some(Value::Object(config)) => config,
@@ -193,6 +194,9 @@ fn hook(batch: &Map<String, Value>) -> Result<Option<DynamicHook>, ApiError> {
     };
     if uris.is_empty() {
         return Err(ApiError::invalid("batch.webhook_config.uris must not be empty."));
+    }
+    for uri in &uris {
+        webhooks::check_uri(app, uri).map_err(|error| ApiError::invalid(error.message))?;
     }
     Ok(Some(DynamicHook { uris, user_metadata: field(config, "userMetadata").cloned() }))
 }

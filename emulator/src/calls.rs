@@ -161,21 +161,21 @@ fn upload_call(headers: &HeaderMap) -> Call {
 mod tests {
     use super::*;
 
-    fn call(method: Method, path: &str) -> Call {
-        route(&method, path, &HeaderMap::new()).call
+    fn call(method: &Method, path: &str) -> Call {
+        route(method, path, &HeaderMap::new()).call
     }
 
     #[test]
     fn paths_become_calls() {
-        assert_eq!(call(Method::GET, "/v1/batches"), Call::BatchesList);
-        assert_eq!(call(Method::POST, "/v1beta/batches/a:cancel"), Call::BatchesCancel);
-        assert_eq!(call(Method::GET, "/download/v1beta/files/a:download"), Call::FilesDownload);
-        assert_eq!(call(Method::POST, "/v1/models/m:batchGenerateContent"), Call::BatchesCreate);
-        assert_eq!(call(Method::POST, "/upload/v1/files"), Call::FilesUploadStart);
-        assert_eq!(call(Method::GET, "/v1/webhooks/webhooks/x"), Call::Unknown);
-        assert_eq!(call(Method::GET, "/v2/batches"), Call::Unknown);
-        assert_eq!(call(Method::GET, ""), Call::Unknown);
-        assert_eq!(call(Method::GET, "/////"), Call::Unknown);
+        assert_eq!(call(&Method::GET, "/v1/batches"), Call::BatchesList);
+        assert_eq!(call(&Method::POST, "/v1beta/batches/a:cancel"), Call::BatchesCancel);
+        assert_eq!(call(&Method::GET, "/download/v1beta/files/a:download"), Call::FilesDownload);
+        assert_eq!(call(&Method::POST, "/v1/models/m:batchGenerateContent"), Call::BatchesCreate);
+        assert_eq!(call(&Method::POST, "/upload/v1/files"), Call::FilesUploadStart);
+        assert_eq!(call(&Method::GET, "/v1/webhooks/webhooks/x"), Call::Unknown);
+        assert_eq!(call(&Method::GET, "/v2/batches"), Call::Unknown);
+        assert_eq!(call(&Method::GET, ""), Call::Unknown);
+        assert_eq!(call(&Method::GET, "/////"), Call::Unknown);
     }
 
     #[test]

@@ -109,7 +109,7 @@ mod tests {
     fn durations_have_units() {
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_mins(2)));
         assert!(parse_duration("5 s").is_err());
         assert!(parse_duration("").is_err());
         assert!(parse_duration("99999999999999999999s").is_err());

@@ -41,16 +41,15 @@ struct Delivery {
 }
 
 /// Sends an event to everybody of a project who wants it.
-pub fn emit(app: &Arc<App>, project: &str, event: Event) {
-    let targets: Vec<Target> = match &event.dynamic {
-        Some(uris) => uris.iter().cloned().map(Target::Dynamic).collect(),
-        None => {
-            let state = app.state();
-            let wants = state.webhooks.values().filter(|webhook| {
-                webhook.project == project && webhook.enabled() && webhook.events.contains(&event.event_type)
-            });
-            wants.map(|webhook| Target::Webhook(webhook.id.clone())).collect()
-        }
+pub fn emit(app: &Arc<App>, project: &str, event: &Event) {
+    let targets: Vec<Target> = if let Some(uris) = &event.dynamic {
+        uris.iter().cloned().map(Target::Dynamic).collect()
+    } else {
+        let state = app.state();
+        let wants = state.webhooks.values().filter(|webhook| {
+            webhook.project == project && webhook.enabled() && webhook.events.contains(&event.event_type)
+        });
+        wants.map(|webhook| Target::Webhook(webhook.id.clone())).collect()
     };
     for target in targets {
         start(app, target, project, event.clone());

@@ -93,7 +93,7 @@ impl<T: PartialEq> OneOrMany<T> {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CallMatch {
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "calls")]
     pub call: Option<OneOrMany<Call>>,
     /// Part of the path.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,6 +115,26 @@ pub struct CallMatch {
     pub every: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probability: Option<f64>,
+}
+
+/// Names of calls, with a message that says which name is wrong.
+fn calls<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<OneOrMany<Call>>, D::Error> {
+    let known = |name: &String| {
+        let wrong = || serde::de::Error::custom(format!("`{name}` is no call; calls are {}", call_names()));
+        Call::ALL.iter().find(|call| call.name() == name).copied().ok_or_else(wrong)
+    };
+    Ok(match Option::<OneOrMany<String>>::deserialize(from)? {
+        None => None,
+        Some(OneOrMany::One(name)) => Some(OneOrMany::One(known(&name)?)),
+        Some(OneOrMany::Many(names)) => {
+            Some(OneOrMany::Many(names.iter().map(known).collect::<Result<_, D::Error>>()?))
+        }
+    })
+}
+
+fn call_names() -> String {
+    let names: Vec<&str> = Call::ALL.iter().map(|call| call.name()).collect();
+    names.join(", ")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -258,7 +258,7 @@ pub fn delete(app: &App, ctx: &Context) -> Answer {
 }
 
 pub fn download(app: &App, ctx: &Context) -> Answer {
-    let bytes = {
+    let (bytes, etag) = {
         let state = app.state();
         let file = state.file(&ctx.project, &ctx.id, app.now()).ok_or_else(|| ApiError::no_file(&ctx.id))?;
         if file.source == Source::Uploaded {
@@ -267,16 +267,22 @@ pub fn download(app: &App, ctx: &Context) -> Answer {
                 ctx.id
             )));
         }
-        file.bytes.clone()
+        (file.bytes.clone(), format!("\"{}\"", file.hash))
     };
-    let whole = Reply::new(200, "application/octet-stream", bytes.clone()).header("accept-ranges", "bytes");
+    let whole = Reply::new(200, "application/octet-stream", bytes.clone())
+        .header("accept-ranges", "bytes")
+        .header("etag", etag.clone());
     let Some(range) = ctx.header("range") else { return Ok(whole) };
+    if ctx.header("if-range").is_some_and(|known| known != etag) {
+        return Ok(whole);
+    }
     match parse_range(range, bytes.len()) {
         Range::Ignored => Ok(whole),
         Range::Outside => Ok(Reply::new(416, "text/plain", Bytes::new())
             .header("content-range", format!("bytes */{}", bytes.len()))),
         Range::Part(from, to) => Ok(Reply::new(206, "application/octet-stream", bytes.slice(from..to))
             .header("accept-ranges", "bytes")
+            .header("etag", etag)
             .header("content-range", format!("bytes {from}-{}/{}", to - 1, bytes.len()))),
     }
 }

@@ -195,7 +195,7 @@ pub async fn settle(app: &Arc<App>) {
         match work {
             Step::Done(events) => {
                 for (project, event) in events {
-                    deliveries::emit(app, &project, event);
+                    deliveries::emit(app, &project, &event);
                 }
             }
             Step::Compute(input) => {
@@ -204,7 +204,7 @@ pub async fn settle(app: &Arc<App>) {
                 let results = tokio::task::spawn_blocking(move || run::results(&shared, &input)).await;
                 if let Ok(results) = results {
                     for (project, event) in commit(app, &id, results) {
-                        deliveries::emit(app, &project, event);
+                        deliveries::emit(app, &project, &event);
                     }
                 }
             }
@@ -261,19 +261,14 @@ fn start(state: &mut State, id: &str, now: Nanos) -> Step {
     let Some(job) = state.jobs.get(id) else { return Step::Done(Vec::new()) };
     let bytes = match &job.input {
         Input::Inline(_) => None,
-        Input::File(name) => match state.file(&job.project, name, now) {
-            Some(file) => Some(file.bytes.clone()),
-            None => {
+        Input::File(name) => {
+            let Some(file) = state.file(&job.project, name, now) else {
                 let message = format!("The input file files/{name} does not exist or has expired.");
-                return finish(
-                    state,
-                    id,
-                    FinalState::Failed,
-                    Some(json!({"code": 5, "message": message})),
-                    now,
-                );
-            }
-        },
+                let error = json!({"code": 5, "message": message});
+                return finish(state, id, FinalState::Failed, Some(error), now);
+            };
+            Some(file.bytes.clone())
+        }
     };
     let Some(job) = state.jobs.get_mut(id) else { return Step::Done(Vec::new()) };
     if let Some(bytes) = &bytes {

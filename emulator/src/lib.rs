@@ -2,12 +2,14 @@
 //! for tests, demos and laptops. README.md has the fault plan, the admin API and the differences to the real thing.
 
 pub mod admin;
+pub mod answer;
 pub mod batches;
 pub mod calls;
 pub mod clock;
 pub mod deliveries;
 pub mod digest;
 pub mod errors;
+pub mod exchange;
 pub mod faults;
 pub mod files;
 pub mod http;

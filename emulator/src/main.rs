@@ -38,6 +38,14 @@ enum Command {
     Serve(Serve),
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Dynamic {
+    /// Ed25519, as live deliveries were reported.
+    V1a,
+    /// RS256 JWT, as documented.
+    Jwt,
+}
+
 #[derive(clap::Args)]
 struct Serve {
     /// Address to listen on; port 0 picks a free one.
@@ -71,6 +79,12 @@ struct Serve {
     /// From a job's creation to its end (5s, 250ms, 2m, 0).
     #[arg(long, default_value = "5s", value_parser = parse_duration)]
     job_time: Duration,
+    /// What deliveries to a job's own addresses are signed with.
+    #[arg(long, value_enum, default_value_t = Dynamic::V1a)]
+    dynamic_signature: Dynamic,
+    /// PEM RSA private key for `--dynamic-signature jwt`.
+    #[arg(long, value_name = "FILE", required_if_eq("dynamic_signature", "jwt"))]
+    jwt_key: Option<PathBuf>,
     /// Divides the delays between the attempts of a delivery.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     retry_scale: u32,
@@ -130,7 +144,12 @@ async fn serve(options: Serve) -> Result<(), String> {
     let scheme = if settings.tls { "https" } else { "http" };
     let (listener, address) =
         server::bind(options.listen).await.map_err(|error| format!("{}: {error}", options.listen))?;
-    let app = Arc::new(App::new(settings, sender, Keys::generate()?, plan));
+    let jwt_key = match (options.dynamic_signature, &options.jwt_key) {
+        (Dynamic::Jwt, Some(path)) => Some(private_key(path)?),
+        _ => None,
+    };
+    let keys = Keys::generate(jwt_key.as_ref().map(PrivateKeyDer::secret_der))?;
+    let app = Arc::new(App::new(settings, sender, keys, plan));
     tokio::spawn(jobs::scheduler(Arc::clone(&app)));
     let ready = json!({"address": address.to_string(), "url": format!("{scheme}://{address}"), "seed": seed});
     let mut out = std::io::stdout();
@@ -170,11 +189,15 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
 fn acceptor(cert: &Path, key: &Path) -> Result<TlsAcceptor, String> {
     let chain = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| format!("{}: {error}", cert.display()))?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| format!("{}: {error}", key.display()))?;
+    let private = private_key(key)?;
     let mut config = rustls::ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(chain, private)

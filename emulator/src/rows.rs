@@ -120,14 +120,14 @@ pub fn answer(request: &Value) -> Value {
     let whole = answer_text(request);
     match limit {
         Some(limit) if limit < tokens(&whole) => {
-            response(request, whole.chars().take(limit * 4).collect(), "MAX_TOKENS")
+            response(request, &start_of(&whole, limit.saturating_mul(4)), "MAX_TOKENS")
         }
-        _ => response(request, whole, "STOP"),
+        _ => response(request, &whole, "STOP"),
     }
 }
 
-fn response(request: &Value, text: String, reason: &str) -> Value {
-    let candidates = tokens(&text);
+fn response(request: &Value, text: &str, reason: &str) -> Value {
+    let candidates = tokens(text);
     json!({
         "candidates": [{
             "content": {"parts": [{"text": text}], "role": "model"},
@@ -139,6 +139,10 @@ fn response(request: &Value, text: String, reason: &str) -> Value {
     })
 }
 
+fn start_of(text: &str, characters: usize) -> String {
+    text.chars().take(characters).collect()
+}
+
 /// About every fourth row thinks, unless `thinkingConfig.thinkingBudget` is 0.
 fn thoughts(request: &Value) -> usize {
     let budget = get(request, "generationConfig")
@@ -146,7 +150,7 @@ fn thoughts(request: &Value) -> usize {
         .and_then(|config| get(config, "thinkingBudget"))
         .and_then(int);
     let digest = sha256(canonical(request).as_bytes());
-    if budget == Some(0) || digest[8] % 4 != 0 { 0 } else { usize::from(digest[9]) + 1 }
+    if budget == Some(0) || !digest[8].is_multiple_of(4) { 0 } else { usize::from(digest[9]) + 1 }
 }
 
 fn usage(request: &Value, candidates: usize) -> Value {
@@ -255,7 +259,7 @@ fn generated(request: &Value, outcome: &Outcome) -> Value {
         Outcome::Truncated => {
             let whole = answer_text(request);
             let half = whole.chars().count() / 2;
-            response(request, whole.chars().take(half).collect(), "MAX_TOKENS")
+            response(request, &start_of(&whole, half), "MAX_TOKENS")
         }
         _ => answer(request),
     }

@@ -135,7 +135,7 @@ fn file(app: &App, input: &RunInput, bytes: &[u8]) -> Result<Results, String> {
     for (index, line) in lines(bytes).enumerate() {
         match serde_json::from_slice(line) {
             Ok(Value::Object(object)) if object.get("request").is_some_and(Value::is_object) => {
-                parsed.push(object)
+                parsed.push(object);
             }
             _ => {
                 return Err(format!(

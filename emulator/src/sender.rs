@@ -86,16 +86,16 @@ impl Sender {
                 roots
             }
         };
-        let resolved = resolves
+        let clients = resolves
             .into_iter()
             .map(|resolve| client(&roots, Some(&resolve)).map(|client| (resolve, client)))
             .collect::<Result<_, _>>()?;
-        Ok(Self { plain: client(&roots, None)?, resolved })
+        Ok(Self { plain: client(&roots, None)?, resolved: clients })
     }
 
     pub async fn send(&self, url: &str, parcel: &Parcel, keys: &Keys) -> Sent {
         let timestamp = (real() / SECOND).saturating_add(forged_offset(parcel.forge));
-        let signature = signature(parcel, timestamp, keys);
+        let signature = signature(parcel, url, timestamp, keys);
         let mut headers = vec![
             ("content-type".to_owned(), "application/json".to_owned()),
             ("webhook-id".to_owned(), parcel.id.clone()),
@@ -169,12 +169,12 @@ fn client(roots: &[reqwest::Certificate], resolve: Option<&Resolve>) -> Result<r
 }
 
 /// The value of `webhook-signature`; None where there is none.
-fn signature(parcel: &Parcel, timestamp: i64, keys: &Keys) -> Option<String> {
+fn signature(parcel: &Parcel, url: &str, timestamp: i64, keys: &Keys) -> Option<String> {
     let content = format!("{}.{timestamp}.{}", parcel.id, parcel.body);
     let signature = match (parcel.forge, parcel.dynamic) {
         (Some(Forgery::Unsigned), _) => return None,
         (Some(Forgery::Secret), _) => static_signature(&[[0x5a; 32]], content.as_bytes()),
-        (_, true) => keys.sign(content.as_bytes()),
+        (_, true) => keys.sign(url, content.as_bytes()),
         (_, false) => static_signature(&parcel.keys, content.as_bytes()),
     };
     if parcel.forge == Some(Forgery::Signature) {

@@ -181,7 +181,8 @@ fn fields(app: &App, body: &Map<String, Value>) -> Result<Fields, ApiError> {
     Ok(Fields { uri, events, name: text("name")?, state })
 }
 
-fn check_uri(app: &App, uri: &str) -> Result<(), ApiError> {
+/// HTTPS, unless the command line allows more.
+pub fn check_uri(app: &App, uri: &str) -> Result<(), ApiError> {
     let scheme =
         reqwest::Url::parse(uri).ok().filter(reqwest::Url::has_host).map(|url| url.scheme().to_owned());
     match scheme.as_deref() {

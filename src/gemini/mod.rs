@@ -1,0 +1,19 @@
+//! The Gemini surface: one HTTP client, the wire's types, and errors that are classified once.
+//!
+//! Knows nothing of Kubernetes. The one call that spends money, `create_batch`, has a client of its own
+//! (`submit`), and no layer below it ever sends it twice.
+
+mod batches;
+mod error;
+mod files;
+mod http;
+mod submit;
+mod webhooks;
+mod wire;
+
+pub use batches::{Batch, BatchPage, BatchStats, Model, State, parse_operation};
+pub use error::{Class, Error, ParsedError, parse_error};
+pub use files::{Download, File, FilePage, FileState};
+pub use http::{ApiKey, Gemini, Settings, Timeouts};
+pub use submit::PostEnd;
+pub use webhooks::{CreatedWebhook, Revocation, SigningSecret, Webhook, WebhookChange, WebhookState};

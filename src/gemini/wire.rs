@@ -1,0 +1,1 @@
+//! Pieces of JSON that several answers share.

@@ -63,7 +63,9 @@ pub struct GeminiBatchSpec {
     pub api_key_secret_ref: SecretKeyRef,
 
     /// The model, for example `gemini-3.5-flash`; `models/` and `tunedModels/` prefixes are accepted.
-    #[schemars(length(max = 140), regex(pattern = r"^(models/|tunedModels/)?[a-z0-9][a-z0-9._-]{1,127}$"))]
+    #[schemars(length(max = 140))]
+    #[x_kube(validation = Rule::new("self.matches('^(models/|tunedModels/)?[a-z0-9][a-z0-9._-]{1,127}$')")
+        .message("spec.model must be the name of a model, such as gemini-3.5-flash or tunedModels/my-model"))]
     pub model: String,
 
     /// What to do with each row. Default: `GenerateContent`.
@@ -93,6 +95,8 @@ pub struct GeminiBatchSpec {
 
     /// Which webhook says when the job ends.
     #[serde(default)]
+    #[x_kube(validation = Rule::new("!has(self.name) || self.mode != 'None'")
+        .message("spec.webhook.name has no use with mode None; leave one of them out"))]
     pub webhook: WebhookChoice,
 
     /// Where the results go.
@@ -244,11 +248,13 @@ pub struct Sink {
 }
 
 /// Results in a ConfigMap.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapSink {
     /// Name of the ConfigMap, in the namespace of this batch.
-    #[schemars(length(min = 1, max = 250), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    #[schemars(length(max = 250))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')")
+        .message("a ConfigMap's name has lower-case letters, digits, '-' and '.', a letter or digit at both ends"))]
     pub name: String,
 }
 

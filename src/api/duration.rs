@@ -89,7 +89,14 @@ impl JsonSchema for GoDuration {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "maxLength": 20, "pattern": "^([0-9]{1,6}[hms])+$" })
+        json_schema!({
+            "type": "string",
+            "maxLength": 20,
+            "x-kubernetes-validations": [{
+                "rule": "self.matches('^([0-9]{1,6}[hms])+$')",
+                "message": "must be a duration in hours, minutes and seconds, such as 20m or 1h30m",
+            }],
+        })
     }
 }
 

@@ -59,9 +59,11 @@ pub struct GeminiWebhookSpec {
     #[serde(default = "default_events")]
     #[schemars(
         length(min = 1, max = 16),
-        inner(length(max = 64), regex(pattern = r"^[a-z_]+\.[a-z_]+$")),
+        inner(length(max = 64)),
         extend("x-kubernetes-list-type" = "set")
     )]
+    #[x_kube(validation = Rule::new(r"self.all(event, event.matches('^[a-z_]+\\.[a-z_]+$'))")
+        .message("every event must be of the form batch.succeeded"))]
     pub events: Vec<String>,
 
     /// `false` keeps the registration but tells Gemini to send nothing. Default: `true`.
@@ -94,7 +96,7 @@ pub struct Endpoint {
             .message("spec.endpoint.url must not contain user information (@)"),
         validation = Rule::new(r"!self.matches('^https://([0-9.]+|\\[.*\\])(:[0-9]+)?(/.*)?$')")
             .message("spec.endpoint.url must name a host, not an IP address"),
-        validation = Rule::new(r"self.matches('^https://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$')")
+        validation = Rule::new(r"!self.startsWith('https://') || self.matches('[]?#@[]') || self.matches('^https://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$')")
             .message("spec.endpoint.url must look like https://hooks.example.com or https://example.com/gemini")
     )]
     pub url: String,

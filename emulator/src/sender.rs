@@ -1,0 +1,248 @@
+//! The HTTP client of deliveries: signatures, own name resolution, own roots.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::clock::{SECOND, real};
+use crate::deliveries::forged_offset;
+use crate::faults::Forgery;
+use crate::jwks::Keys;
+
+/// An endpoint has so long to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `HOST:PORT=ADDR[:PORT]`: connections to HOST:PORT go to ADDR.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolve {
+    host: String,
+    port: u16,
+    address: SocketAddr,
+}
+
+impl FromStr for Resolve {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("`{text}` is not HOST:PORT=ADDR, for example hooks.example.com:443=127.0.0.1:8443");
+        let (name, address) = text.split_once('=').ok_or_else(wrong)?;
+        let (host, port) = name.rsplit_once(':').ok_or_else(wrong)?;
+        let port: u16 = port.parse().map_err(|_| wrong())?;
+        let address = address
+            .parse::<SocketAddr>()
+            .or_else(|_| address.trim_matches(['[', ']']).parse().map(|ip| SocketAddr::new(ip, port)))
+            .map_err(|_| wrong())?;
+        if host.is_empty() {
+            return Err(wrong());
+        }
+        Ok(Self { host: host.to_ascii_lowercase(), port, address })
+    }
+}
+
+/// What is to be sent.
+#[derive(Debug)]
+pub struct Parcel {
+    pub id: String,
+    pub body: String,
+    /// Keys of a static webhook.
+    pub keys: Vec<[u8; 32]>,
+    pub dynamic: bool,
+    pub forge: Option<Forgery>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Sent {
+    Answered { status: u16, micros: u64 },
+    Failed(String),
+}
+
+impl Sent {
+    /// Redirects are failures too.
+    pub fn good(&self) -> bool {
+        matches!(self, Self::Answered { status: 200..=299, .. })
+    }
+}
+
+#[derive(Debug)]
+pub struct Sender {
+    plain: reqwest::Client,
+    resolved: Vec<(Resolve, reqwest::Client)>,
+}
+
+impl Sender {
+    pub fn new(ca: Option<&[u8]>, resolves: Vec<Resolve>) -> Result<Self, String> {
+        let roots = match ca {
+            None => Vec::new(),
+            Some(pem) => {
+                let roots = reqwest::Certificate::from_pem_bundle(pem)
+                    .map_err(|error| format!("--webhook-ca: {error}"))?;
+                if roots.is_empty() {
+                    return Err("--webhook-ca: no certificate in the file".into());
+                }
+                roots
+            }
+        };
+        let clients = resolves
+            .into_iter()
+            .map(|resolve| client(&roots, Some(&resolve)).map(|client| (resolve, client)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { plain: client(&roots, None)?, resolved: clients })
+    }
+
+    pub async fn send(&self, url: &str, parcel: &Parcel, keys: &Keys) -> Sent {
+        let timestamp = (real() / SECOND).saturating_add(forged_offset(parcel.forge));
+        let signature = signature(parcel, url, timestamp, keys);
+        let mut headers = vec![
+            ("content-type".to_owned(), "application/json".to_owned()),
+            ("webhook-id".to_owned(), parcel.id.clone()),
+            ("webhook-timestamp".to_owned(), timestamp.to_string()),
+        ];
+        if let Some(signature) = signature {
+            headers.push(("webhook-signature".to_owned(), signature));
+        }
+        let mut body = parcel.body.clone().into_bytes();
+        if parcel.forge == Some(Forgery::Body) {
+            body.push(b' ');
+        }
+        self.post(url, headers, body).await
+    }
+
+    /// One POST, as it is given.
+    pub async fn post(&self, url: &str, headers: Vec<(String, String)>, body: Vec<u8>) -> Sent {
+        let Ok(mut url) = reqwest::Url::parse(url) else { return Sent::Failed("not a URL".into()) };
+        let port = url.port_or_known_default();
+        let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
+        let authority = url.port().map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
+        let found = self.resolved.iter().find(|(to, _)| to.host == host && Some(to.port) == port);
+        let client = match found {
+            None => &self.plain,
+            Some((to, client)) => {
+                // The address's port, while the Host header and the TLS name stay the URL's.
+                if url.set_port(Some(to.address.port())).is_err() {
+                    return Sent::Failed("the URL cannot have a port".into());
+                }
+                client
+            }
+        };
+        let mut request = client.post(url).header("host", authority).body(body);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let begin = Instant::now();
+        match request.send().await {
+            Ok(answer) => Sent::Answered {
+                status: answer.status().as_u16(),
+                micros: u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX),
+            },
+            Err(error) => Sent::Failed(causes(&error)),
+        }
+    }
+}
+
+fn client(roots: &[reqwest::Certificate], resolve: Option<&Resolve>) -> Result<reqwest::Client, String> {
+    let builder = |only: bool| {
+        let mut builder = reqwest::Client::builder()
+            .no_proxy()
+            .http1_only()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(TIMEOUT)
+            .user_agent("Google-Gemini-Webhooks (gemini-emulator)");
+        builder = if only {
+            builder.tls_certs_only(roots.iter().cloned())
+        } else {
+            builder.tls_certs_merge(roots.iter().cloned())
+        };
+        match resolve {
+            Some(resolve) => builder.resolve(&resolve.host, resolve.address),
+            None => builder,
+        }
+    };
+    // A machine without any root certificates: then only what --webhook-ca gives is trusted.
+    builder(false)
+        .build()
+        .or_else(|_| builder(true).build())
+        .map_err(|error| format!("delivery client: {}", causes(&error)))
+}
+
+/// The value of `webhook-signature`; None where there is none.
+fn signature(parcel: &Parcel, url: &str, timestamp: i64, keys: &Keys) -> Option<String> {
+    let content = format!("{}.{timestamp}.{}", parcel.id, parcel.body);
+    let signature = match (parcel.forge, parcel.dynamic) {
+        (Some(Forgery::Unsigned), _) => return None,
+        (Some(Forgery::Secret), _) => static_signature(&[[0x5a; 32]], content.as_bytes()),
+        (_, true) => keys.sign(url, content.as_bytes()),
+        (_, false) => static_signature(&parcel.keys, content.as_bytes()),
+    };
+    if parcel.forge == Some(Forgery::Signature) {
+        return Some(flipped(&signature));
+    }
+    Some(signature)
+}
+
+/// `v1,<base64>` for every key, separated by spaces.
+pub fn static_signature(keys: &[[u8; 32]], content: &[u8]) -> String {
+    let entries: Vec<String> = keys.iter().map(|key| format!("v1,{}", mac(key, content))).collect();
+    entries.join(" ")
+}
+
+/// Base64 of the HMAC-SHA256.
+pub fn mac(key: &[u8], content: &[u8]) -> String {
+    // HMAC takes keys of every length; an error cannot come.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return String::new() };
+    mac.update(content);
+    data_encoding::BASE64.encode(&mac.finalize().into_bytes())
+}
+
+/// Another first character of each signature.
+fn flipped(signature: &str) -> String {
+    let entries: Vec<String> = signature
+        .split(' ')
+        .map(|entry| match entry.split_once(',') {
+            Some((version, text)) => {
+                let first = if text.starts_with('A') { 'B' } else { 'A' };
+                format!("{version},{first}{}", text.get(1..).unwrap_or_default())
+            }
+            None => entry.to_owned(),
+        })
+        .collect();
+    entries.join(" ")
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_vector_is_signed_alike() {
+        let key = data_encoding::BASE64.decode(b"C2FVsBQIhrscChlQIMV+b5sSYspob7oD").unwrap();
+        let content = "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk.1649367553.{\"email\":\"test@example.com\",\"username\":\"test_user\"}";
+        assert_eq!(mac(&key, content.as_bytes()), "tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw=");
+    }
+
+    #[test]
+    fn resolves_are_curls() {
+        let short: Resolve = "Hooks.example.com:443=127.0.0.1".parse().unwrap();
+        assert_eq!(short.address, "127.0.0.1:443".parse().unwrap());
+        assert_eq!(short.host, "hooks.example.com");
+        let long: Resolve = "h:443=127.0.0.1:8443".parse().unwrap();
+        assert_eq!(long.address, "127.0.0.1:8443".parse().unwrap());
+        for bad in ["", "h=1.2.3.4", "h:443=name", ":443=1.2.3.4", "h:70000=1.2.3.4"] {
+            assert!(bad.parse::<Resolve>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The operator on real parts: see `tests/support`. One binary, so that one control plane serves all of it.
+
+// Helpers of tests are tests: they end a test by a panic that says why.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod crds;

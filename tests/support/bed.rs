@@ -1,0 +1,339 @@
+//! One test's own namespace, emulator, receiver and controller.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use gemini_operator::api::keyring::KEYRING_SECRET;
+use gemini_operator::api::{GeminiBatch, GeminiWebhook, condition};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
+use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+
+use super::cluster::{CONTROLLER, Cluster, OPERATOR_NAMESPACE, RECEIVER, cluster, from_json};
+use super::emulator::{Emulator, EmulatorOptions, Ledger};
+use super::front::Front;
+use super::kubectl::Kubectl;
+use super::process::{Process, command, tail};
+use super::{audit, poll, tls, tools};
+
+/// Host name of the receiver, known to the emulator by `--resolve`.
+pub const HOOKS_HOST: &str = "hooks.test";
+
+/// How a bed differs from the usual one.
+#[derive(Clone, Debug)]
+pub struct BedOptions {
+    /// How long a job takes at the emulator.
+    pub job_time: String,
+    /// All time windows of the operator are divided by this.
+    pub timing_divisor: u32,
+    /// Fault plan of the emulator from its start.
+    pub faults: Option<Value>,
+    /// A key that nobody else uses: it must turn up nowhere but in its Secret.
+    pub api_key: String,
+    /// Start controller and receiver at once.
+    pub operator: bool,
+    /// More arguments for the controller.
+    pub controller_args: Vec<String>,
+}
+
+impl Default for BedOptions {
+    fn default() -> Self {
+        Self {
+            job_time: "1s".into(),
+            timing_divisor: 60,
+            faults: None,
+            api_key: "AIza-canary-api-key-of-the-bed".into(),
+            operator: true,
+            controller_args: vec![],
+        }
+    }
+}
+
+/// Everything that one test needs; ends with it.
+pub struct Bed {
+    pub cluster: &'static Cluster,
+    pub client: Client,
+    pub namespace: String,
+    pub options: BedOptions,
+    pub emulator: Emulator,
+    pub front: Front,
+    /// `None` while it is down.
+    pub controller: Option<Process>,
+    /// `None` while it is down.
+    pub receiver: Option<Process>,
+    /// Where the running ones answer probes and metrics.
+    pub controller_admin: String,
+    pub receiver_admin: String,
+    dir: PathBuf,
+    certificate: tls::Certificate,
+}
+
+impl Bed {
+    /// The usual bed.
+    pub async fn new(name: &str) -> Self {
+        Self::with(name, BedOptions::default()).await
+    }
+
+    pub async fn with(name: &str, options: BedOptions) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let cluster = cluster().await;
+        let client = cluster.admin().await;
+        let namespace = cluster.make_namespace(&client, name).await;
+        let dir = cluster.dir.join(format!("{}-{name}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+        fs::create_dir_all(&dir).expect("the run's folder is writable");
+        let certificate = tls::make(&dir, HOOKS_HOST);
+        let front = Front::open().await;
+        let emulator = Emulator::start(
+            &dir,
+            &EmulatorOptions {
+                api_key: &options.api_key,
+                job_time: &options.job_time,
+                resolve: (&format!("{HOOKS_HOST}:443"), front.address()),
+                webhook_ca: &certificate.ca,
+                faults: options.faults.as_ref(),
+            },
+        )
+        .await;
+        for account in [CONTROLLER, RECEIVER] {
+            cluster.kubeconfig_of(&client, account, &dir.join(account)).await;
+        }
+        let operator = options.operator;
+        let mut bed = Self {
+            cluster,
+            client,
+            namespace,
+            options,
+            emulator,
+            front,
+            controller: None,
+            receiver: None,
+            controller_admin: String::new(),
+            receiver_admin: String::new(),
+            dir,
+            certificate,
+        };
+        if operator {
+            bed.start_receiver().await;
+            bed.start_controller().await;
+        }
+        bed
+    }
+
+    // ---- the operator's processes ----
+
+    /// Starts the receiver as its ServiceAccount and leads the front to it, once it is ready.
+    pub async fn start_receiver(&mut self) {
+        let mut command = self.operator("receiver", RECEIVER);
+        command.args(["--listen", "127.0.0.1:0", "--tls-cert"]).arg(&self.certificate.cert);
+        command.arg("--tls-key").arg(&self.certificate.key);
+        let mut process = Process::start("receiver", &self.dir, command).expect("the receiver starts");
+        let hello = process.hello().await;
+        let listen: SocketAddr = hello["listen"]
+            .as_str()
+            .and_then(|a| a.parse().ok())
+            .expect("the receiver says where it listens");
+        self.receiver_admin = admin_address(&hello);
+        ready(&self.receiver_admin, &mut process).await;
+        self.front.lead_to(Some(listen));
+        self.receiver = Some(process);
+    }
+
+    /// SIGKILL; connections are refused from then on.
+    pub fn kill_receiver(&mut self) {
+        self.front.lead_to(None);
+        self.receiver = None;
+    }
+
+    /// Starts the controller as its ServiceAccount; returns when it is ready.
+    pub async fn start_controller(&mut self) {
+        let mut command = self.operator("controller", CONTROLLER);
+        command
+            .args(["--gemini-base-url", &self.emulator.url])
+            .args(["--timing-divisor", &self.options.timing_divisor.to_string()])
+            .args(&self.options.controller_args);
+        let mut process = Process::start("controller", &self.dir, command).expect("the controller starts");
+        self.controller_admin = admin_address(&process.hello().await);
+        ready(&self.controller_admin, &mut process).await;
+        self.controller = Some(process);
+    }
+
+    /// SIGKILL.
+    pub fn kill_controller(&mut self) {
+        self.controller = None;
+    }
+
+    /// SIGTERM; the exit status.
+    pub async fn terminate_controller(&mut self, within: Duration) -> std::process::ExitStatus {
+        self.controller.take().expect("the controller runs").terminate(within).await
+    }
+
+    fn operator(&self, subcommand: &str, account: &str) -> std::process::Command {
+        let mut command = command(&tools::operator());
+        command
+            .arg(subcommand)
+            .env("KUBECONFIG", self.dir.join(account))
+            .args(["--operator-namespace", OPERATOR_NAMESPACE, "--watch-namespaces", &self.namespace])
+            .args(["--admin-listen", "127.0.0.1:0"]);
+        command
+    }
+
+    /// What both wrote so far, earlier starts included.
+    pub fn logs(&self) -> String {
+        let read = |name: &str| fs::read_to_string(self.dir.join(name)).unwrap_or_default();
+        ["controller.log", "controller.out", "receiver.log", "receiver.out"].map(read).concat()
+    }
+
+    /// The end of the log of one process, `controller`, `receiver` or `emulator`.
+    pub fn tail_of(&self, process: &str) -> String {
+        tail(&self.dir.join(format!("{process}.log")), 40)
+    }
+
+    /// Metrics of both, as text.
+    pub async fn metrics(&self) -> String {
+        let mut all = String::new();
+        for admin in [&self.controller_admin, &self.receiver_admin] {
+            let answer = reqwest::get(format!("http://{admin}/metrics")).await.expect("metrics are served");
+            all += &answer.text().await.expect("metrics are text");
+        }
+        all
+    }
+
+    // ---- objects ----
+
+    pub fn kubectl(&self) -> Kubectl<'_> {
+        self.cluster.kubectl(&self.namespace)
+    }
+
+    /// `kubectl apply -f -` in this bed's namespace.
+    pub async fn apply(&self, yaml: &str) {
+        self.kubectl().apply(yaml).await.expect();
+    }
+
+    pub fn batches(&self) -> Api<GeminiBatch> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub fn webhooks(&self) -> Api<GeminiWebhook> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub fn config_maps(&self) -> Api<ConfigMap> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The Secret `gemini` with the API key, as every sample has it.
+    pub async fn make_api_key(&self) {
+        self.make_api_key_as("gemini", &self.options.api_key).await;
+    }
+
+    /// A Secret with this API key; replaces one of the same name.
+    pub async fn make_api_key_as(&self, name: &str, key: &str) {
+        let secret: Secret = from_json(json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"apiKey": key},
+        }));
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let params = kube::api::PatchParams::apply("test").force();
+        secrets.patch(name, &params, &kube::api::Patch::Apply(secret)).await.expect("a Secret can be made");
+    }
+
+    /// The GeminiWebhook `main`, registered and proved by a ping.
+    pub async fn make_webhook(&self) -> GeminiWebhook {
+        self.apply(&format!(
+            "apiVersion: gemini-operator.io/v1alpha1\n\
+             kind: GeminiWebhook\n\
+             metadata: {{name: main}}\n\
+             spec:\n  apiKeySecretRef: {{name: gemini}}\n  endpoint: {{url: 'https://{HOOKS_HOST}'}}\n"
+        ))
+        .await;
+        self.wait_webhook("main", "Ready", |webhook| {
+            let conditions = webhook.status.as_ref().map_or(&[][..], |s| &s.conditions);
+            condition::is_true(conditions, condition::webhook_type::READY)
+        })
+        .await
+    }
+
+    /// The signing secret of a webhook, out of the keyring.
+    pub async fn signing_secret(&self, webhook: &GeminiWebhook) -> String {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE);
+        let keyring =
+            secrets.get(KEYRING_SECRET).await.expect("the keyring is there").data.unwrap_or_default();
+        let entry = keyring.get(&webhook.uid().unwrap_or_default()).expect("the keyring has the webhook");
+        let entry: Value = serde_json::from_slice(&entry.0).expect("an entry of the keyring is JSON");
+        entry["current"].as_str().expect("an entry has a current secret").to_owned()
+    }
+
+    /// The results of a batch: the three documents, those split over several ConfigMaps put together.
+    pub async fn results(&self, name: &str) -> Results {
+        let maps = self.config_maps().list(&ListParams::default()).await.expect("ConfigMaps can be listed");
+        let mut parts: Vec<&ConfigMap> = maps
+            .iter()
+            .filter(|map| {
+                map.annotations().get(gemini_operator::api::BATCH_ANNOTATION).is_some_and(|b| b == name)
+            })
+            .collect();
+        // NAME, NAME-1, NAME-2, …: by length first, so that NAME-10 comes after NAME-9.
+        parts.sort_by_key(|map| (map.name_any().len(), map.name_any()));
+        let joined = |key: &str| {
+            parts.iter().filter_map(|map| map.data.as_ref()?.get(key)).map(String::as_str).collect::<String>()
+        };
+        Results {
+            answers: joined("results.jsonl"),
+            errors: joined("errors.jsonl"),
+            manifest: joined("manifest.json"),
+        }
+    }
+
+    /// Events about an object, as `(type, reason, note)`.
+    pub async fn events(&self, name: &str) -> Vec<(String, String, String)> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        let list = events.list(&ListParams::default().fields(&format!("involvedObject.name={name}"))).await;
+        let text = |value: Option<String>| value.unwrap_or_default();
+        let list = list.expect("events can be listed").items.into_iter();
+        list.map(|event| (text(event.type_), text(event.reason), text(event.message))).collect()
+    }
+
+    /// Requests about this namespace in the audit log; `None` on a cluster that is not ours.
+    pub fn audit(&self) -> Option<Vec<audit::Request>> {
+        self.cluster.audit_log.as_deref().map(|log| audit::requests(log, &self.namespace))
+    }
+
+    /// Writes of one of the operator's ServiceAccounts in this namespace; `None` on a cluster that is not
+    /// ours.
+    pub fn writes_by(&self, account: &str) -> Option<Vec<audit::Request>> {
+        let all = self.audit()?.into_iter();
+        Some(all.filter(|request| request.user == account && request.is_write()).collect())
+    }
+
+    pub async fn ledger(&self) -> Ledger {
+        self.emulator.ledger().await
+    }
+}
+
+/// What a batch delivered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Results {
+    pub answers: String,
+    pub errors: String,
+    pub manifest: String,
+}
+
+fn admin_address(hello: &Value) -> String {
+    hello["admin"].as_str().expect("the process says where its admin port is").to_owned()
+}
+
+/// Waits for `/readyz`.
+async fn ready(admin: &str, process: &mut Process) {
+    let url = format!("http://{admin}/readyz");
+    let seen = poll(super::PATIENCE, async || match reqwest::get(&url).await {
+        Ok(answer) if answer.status().is_success() => Ok(()),
+        Ok(answer) => Err(answer.text().await.unwrap_or_default()),
+        Err(error) => Err(error.to_string()),
+    });
+    if let Err(problem) = seen.await {
+        panic!("{url} is not ready: {problem}\n{}", process.tail(40));
+    }
+}

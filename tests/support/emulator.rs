@@ -1,0 +1,138 @@
+//! The emulator: its process, its admin API and what its ledger says.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::process::{Process, command};
+use super::tools;
+
+/// How an emulator is started.
+#[derive(Debug)]
+pub struct EmulatorOptions<'a> {
+    pub api_key: &'a str,
+    pub job_time: &'a str,
+    /// `HOST:PORT` of webhooks, and where that is.
+    pub resolve: (&'a str, SocketAddr),
+    pub webhook_ca: &'a Path,
+    /// A fault plan.
+    pub faults: Option<&'a Value>,
+}
+
+/// A running emulator.
+pub struct Emulator {
+    pub process: Process,
+    /// Base URL, without a slash at its end.
+    pub url: String,
+    api_key: String,
+    http: reqwest::Client,
+}
+
+impl Emulator {
+    pub async fn start(dir: &Path, options: &EmulatorOptions<'_>) -> Self {
+        let mut command = command(&tools::emulator());
+        let (host, address) = options.resolve;
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--seed", "1"])
+            .args(["--api-key", options.api_key, "--job-time", options.job_time])
+            .args(["--resolve", &format!("{host}={address}")])
+            .arg("--webhook-ca")
+            .arg(options.webhook_ca);
+        if let Some(faults) = options.faults {
+            let path = dir.join("faults.json");
+            std::fs::write(&path, faults.to_string()).expect("the bed's folder is writable");
+            command.arg("--faults").arg(path);
+        }
+        let mut process = Process::start("emulator", dir, command).expect("the emulator starts");
+        let hello = process.hello().await;
+        let url = hello["address"]
+            .as_str()
+            .expect("the emulator says its address")
+            .trim_end_matches('/')
+            .to_owned();
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client can be made");
+        Self { process, url, api_key: options.api_key.to_owned(), http }
+    }
+
+    /// The ledger as it stands.
+    pub async fn ledger(&self) -> Ledger {
+        Ledger(self.admin("GET", "ledger", None).await)
+    }
+
+    /// Replaces the fault plan.
+    pub async fn set_faults(&self, plan: &Value) {
+        self.admin("PUT", "faults", Some(plan)).await;
+    }
+
+    /// Moves the emulator's clock forward.
+    pub async fn advance_clock(&self, seconds: u64) {
+        self.admin("POST", "clock", Some(&json!({ "advance_ms": seconds * 1000 }))).await;
+    }
+
+    async fn admin(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
+        let url = format!("{}/_emulator/{path}", self.url);
+        let method = method.parse().expect("the method is valid");
+        let mut request = self.http.request(method, &url);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.unwrap_or_else(|error| panic!("{url}: {error}"));
+        let status = answer.status();
+        let text = answer.text().await.unwrap_or_default();
+        assert!(status.is_success(), "{url}: {status}: {text}");
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    /// What the API itself lists, for a look at what is left (`batches`, `files`, `webhooks`). It stands in
+    /// the ledger.
+    pub async fn list(&self, collection: &str) -> Vec<Value> {
+        let url = format!("{}/v1beta/{collection}?pageSize=1000", self.url);
+        let answer = self.http.get(&url).header("x-goog-api-key", &self.api_key).send().await;
+        let answer: Value = answer.expect("the emulator answers").json().await.expect("a list is JSON");
+        let field = if collection == "batches" { "operations" } else { collection };
+        answer[field].as_array().cloned().unwrap_or_default()
+    }
+}
+
+/// What happened at the emulator.
+#[derive(Debug)]
+pub struct Ledger(pub Value);
+
+impl Ledger {
+    fn entries(&self, field: &str) -> &[Value] {
+        self.0[field].as_array().map_or(&[], Vec::as_slice)
+    }
+
+    /// Calls by their name (`batches.create`, …), executed or not.
+    pub fn calls(&self, name: &str) -> usize {
+        self.entries("requests").iter().filter(|entry| entry["call"] == name).count()
+    }
+
+    /// Calls that were executed, whatever was answered.
+    pub fn executed(&self, name: &str) -> usize {
+        self.entries("requests")
+            .iter()
+            .filter(|entry| entry["call"] == name && entry["executed"] == true)
+            .count()
+    }
+
+    /// All calls, as `(name, sequence number)`, in order.
+    pub fn sequence(&self) -> Vec<(String, u64)> {
+        let all = self.entries("requests").iter();
+        all.map(|e| {
+            (e["call"].as_str().unwrap_or_default().to_owned(), e["seq"].as_u64().unwrap_or_default())
+        })
+        .collect()
+    }
+
+    /// Attempts to deliver an event of this type.
+    pub fn deliveries(&self, event_type: &str) -> Vec<&Value> {
+        self.entries("deliveries").iter().filter(|entry| entry["event_type"] == event_type).collect()
+    }
+
+    /// Rows that were paid for.
+    pub fn rows_paid(&self) -> u64 {
+        self.0["rows_paid"].as_u64().unwrap_or_default()
+    }
+}

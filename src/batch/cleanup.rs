@@ -145,21 +145,22 @@ async fn key(subject: &Subject<'_>) -> Result<ApiKey, Error> {
     let reference = &subject.batch.spec.api_key_secret_ref;
     match subject.ctx.credentials.get(subject.namespace(), reference).await? {
         Found::Ready { key, .. } => Ok(key),
-        Found::NotFound(message) | Found::Refused(message) => subject
-            .ctx
-            .credentials
-            .last_known(subject.namespace(), reference)
-            .ok_or(Error::Source(message)),
+        Found::NotFound(message) | Found::Refused(message) => {
+            subject.ctx.credentials.last_known(subject.namespace(), reference).ok_or(Error::Source(message))
+        }
     }
 }
 
 async fn give_up(subject: &Subject<'_>, why: &str) {
     let run = newest_run(&subject.batch);
     let left = match run {
-        Some(run) => run.remote_name.clone().unwrap_or_else(|| format!("a job with displayName {}", run.marker)),
+        Some(run) => {
+            run.remote_name.clone().unwrap_or_else(|| format!("a job with displayName {}", run.marker))
+        }
         None => "an uploaded file".into(),
     };
-    let message = format!("spec.deletionTimeout passed; {left} may be left at Gemini, delete it there ({why})");
+    let message =
+        format!("spec.deletionTimeout passed; {left} may be left at Gemini, delete it there ({why})");
     let note = Note { warning: true, reason: "DeletionTimeout".into(), message };
     publish(&subject.ctx.recorder, &subject.batch.object_ref(&()), &[note]).await;
 }

@@ -3,9 +3,9 @@
 use futures::StreamExt;
 use jiff::Timestamp;
 
+use super::Subject;
 use super::plan::newest_run;
 use super::record::{self, Delivery};
-use super::Subject;
 use crate::api::batch::Run;
 use crate::controller::Error;
 use crate::gemini::{ApiKey, Batch, Class};
@@ -52,7 +52,9 @@ pub async fn deliver(subject: &mut Subject<'_>, key: &ApiKey) -> Result<(), Erro
             };
             record::delivered(&subject.batch, delivery, now)
         }
-        Err(SinkError::TooLarge(message)) => record::undeliverable(&subject.batch, "SinkFailed", &message, now),
+        Err(SinkError::TooLarge(message)) => {
+            record::undeliverable(&subject.batch, "SinkFailed", &message, now)
+        }
         Err(SinkError::Forbidden(message)) => {
             subject.write(record::undelivered(&subject.batch, "SinkForbidden", &message, now)).await?;
             return Err(Error::Sink(message));

@@ -41,7 +41,10 @@ pub(crate) struct Subject<'a> {
 }
 
 /// One reconcile: passes until there is nothing to do now.
-pub async fn reconcile(batch: Arc<DeserializeGuard<GeminiBatch>>, ctx: Arc<Context>) -> Result<Action, Error> {
+pub async fn reconcile(
+    batch: Arc<DeserializeGuard<GeminiBatch>>,
+    ctx: Arc<Context>,
+) -> Result<Action, Error> {
     let batch = match &batch.0 {
         Ok(batch) => batch,
         Err(invalid) => {
@@ -129,7 +132,8 @@ impl Subject<'_> {
         if self.batch.status.as_ref() == Some(&status) {
             return Ok(());
         }
-        let conditions = |b: &GeminiBatch| b.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
+        let conditions =
+            |b: &GeminiBatch| b.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
         let before = conditions(&self.batch);
         let wanted = GeminiBatch { status: Some(status), ..self.batch.clone() };
         self.batch = replace(&self.api, &wanted).await?;

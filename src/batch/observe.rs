@@ -145,7 +145,11 @@ async fn model(subject: &Subject<'_>, key: &ApiKey) -> Result<ModelFacts, Error>
 }
 
 /// `None`: nothing is staged.
-async fn file_usable(subject: &Subject<'_>, key: &ApiKey, uploaded: Option<&str>) -> Result<Option<bool>, Error> {
+async fn file_usable(
+    subject: &Subject<'_>,
+    key: &ApiKey,
+    uploaded: Option<&str>,
+) -> Result<Option<bool>, Error> {
     let input = subject.batch.status.as_ref().and_then(|s| s.input.as_ref());
     let Some((input, file)) = input.and_then(|i| i.file.as_ref().map(|f| (i, f))) else { return Ok(None) };
     if uploaded == Some(file.name.as_str()) {

@@ -11,7 +11,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::draft::Draft;
 use super::memory::Memory;
 use super::observed::{InputProblem, JobFacts, ModelFacts, Observed, SinkProblem, Tracking};
-use crate::api::batch::{GeminiBatch, GeminiBatchStatus, Identity, Listings, Phase, Run, Submission, WebhookMode};
+use crate::api::batch::{
+    GeminiBatch, GeminiBatchStatus, Identity, Listings, Phase, Run, Submission, WebhookMode,
+};
 use crate::api::condition::{Is, batch_type};
 use crate::api::{RESUBMIT_ANNOTATION, SUBMIT_KEY_ANNOTATION};
 use crate::controller::{Credentials, Next, after, is_claimed, until};
@@ -47,17 +49,27 @@ pub struct Plan {
 pub enum Step {
     None,
     /// Set finalizer and annotation.
-    Claim { annotation: String },
+    Claim {
+        annotation: String,
+    },
     /// Upload the rendered input.
     Stage,
     /// Send the one paid request of the intent that the planned status holds.
-    Post { nonce: String },
+    Post {
+        nonce: String,
+    },
     /// Delete the input file of a doubtful attempt and prove it gone.
-    Fence { file: String },
+    Fence {
+        file: String,
+    },
     /// Ask Gemini to cancel the job.
-    Cancel { remote: String },
+    Cancel {
+        remote: String,
+    },
     /// Fetch the results and publish them.
-    Deliver { remote: String },
+    Deliver {
+        remote: String,
+    },
 }
 
 /// What `observe` has to look at for this batch in this pass.
@@ -133,7 +145,8 @@ fn admission_needs(batch: &GeminiBatch) -> Needs {
 pub fn plan(batch: &GeminiBatch, seen: &Observed, memory: &Memory, env: &Env<'_>) -> Plan {
     let mut draft = Draft::new(batch, env.now);
     if let Some(newer) = draft.status.protocol_version.filter(|v| *v > PROTOCOL) {
-        let message = format!("written by a newer operator (protocol {newer}); this one leaves the batch alone");
+        let message =
+            format!("written by a newer operator (protocol {newer}); this one leaves the batch alone");
         draft.set(batch_type::STALLED, Is::True, "NewerProtocol", &message);
         return draft.plan(Step::None, Next::Await);
     }
@@ -141,7 +154,11 @@ pub fn plan(batch: &GeminiBatch, seen: &Observed, memory: &Memory, env: &Env<'_>
         return identify(batch, env);
     }
     if batch.is_finished() {
-        return Plan { status: batch.status.clone().unwrap_or_default(), step: Step::None, next: Next::Await };
+        return Plan {
+            status: batch.status.clone().unwrap_or_default(),
+            step: Step::None,
+            next: Next::Await,
+        };
     }
     suspended(batch, &mut draft);
     let newest = run(&draft.status).cloned();
@@ -209,10 +226,7 @@ fn submission(
     env: &Env<'_>,
 ) -> Plan {
     let attempt = newest.as_ref().map(|run| attempt(run, memory, env));
-    let facts = submit::Seen {
-        listing: seen.listing.clone(),
-        approved: approved(batch, &draft.status),
-    };
+    let facts = submit::Seen { listing: seen.listing.clone(), approved: approved(batch, &draft.status) };
     let step = submit::step(attempt.as_ref(), &facts, env.timing);
     match (step, newest) {
         (submit::Step::Intend { n }, _) => admission(batch, draft, n, seen, env),
@@ -239,7 +253,10 @@ fn submission(
             );
             draft.set(batch_type::SUBMITTED, Is::Unknown, "MarkerForeign", &message);
             draft.stalled("MarkerForeign", &message);
-            draft.plan(Step::None, Next::After(until(listing_due(&run, env), env.now).max(env.timing.listing_spacing)))
+            draft.plan(
+                Step::None,
+                Next::After(until(listing_due(&run, env), env.now).max(env.timing.listing_spacing)),
+            )
         }
         (submit::Step::Count(pause), Some(run)) => {
             draft.run(|run| {
@@ -273,7 +290,9 @@ fn submission(
             draft.stalled("Quarantined", &message);
             draft.plan(Step::None, Next::After(env.timing.sweep_tracked))
         }
-        (submit::Step::Fence { .. }, Some(run)) => draft.plan(Step::Fence { file: run.input_file }, Next::Now),
+        (submit::Step::Fence { .. }, Some(run)) => {
+            draft.plan(Step::Fence { file: run.input_file }, Next::Now)
+        }
         (submit::Step::Done, _) | (_, None) => draft.plan(Step::None, Next::Await),
     }
 }
@@ -281,10 +300,19 @@ fn submission(
 /// Everything that is checked before anything is spent, then the upload, then the intent.
 fn admission(batch: &GeminiBatch, mut draft: Draft, n: i32, seen: &Observed, env: &Env<'_>) -> Plan {
     if batch.spec.cancelled {
-        return draft.fail(Phase::Cancelled, "Cancelled", "spec.cancelled was set before anything was submitted");
+        return draft.fail(
+            Phase::Cancelled,
+            "Cancelled",
+            "spec.cancelled was set before anything was submitted",
+        );
     }
     if batch.spec.suspend {
-        draft.set(batch_type::ADMITTED, Is::False, "Suspended", "spec.suspend is true; nothing happens at Gemini");
+        draft.set(
+            batch_type::ADMITTED,
+            Is::False,
+            "Suspended",
+            "spec.suspend is true; nothing happens at Gemini",
+        );
         draft.phase(Phase::Suspended);
         draft.settled("Suspended");
         return draft.plan(Step::None, Next::Await);
@@ -308,7 +336,9 @@ fn admission(batch: &GeminiBatch, mut draft: Draft, n: i32, seen: &Observed, env
     let facts = match input {
         Ok(facts) => facts,
         Err(InputProblem::NotFound(message)) => return wait_for_input(draft, "SourceNotFound", message, env),
-        Err(InputProblem::Forbidden(message)) => return wait_for_input(draft, "SourceForbidden", message, env),
+        Err(InputProblem::Forbidden(message)) => {
+            return wait_for_input(draft, "SourceForbidden", message, env);
+        }
         Err(InputProblem::Invalid { reason, message }) => {
             draft.set(batch_type::INPUT_READY, Is::False, reason, message);
             return draft.fail(Phase::Failed, "InvalidInput", message);
@@ -327,7 +357,8 @@ fn admission(batch: &GeminiBatch, mut draft: Draft, n: i32, seen: &Observed, env
         Some(Ok(())) => draft.set(batch_type::RESULTS_DELIVERED, Is::False, "NotStarted", ""),
         None => return draft.plan(Step::None, Next::Now),
     }
-    let staged = draft.status.input.as_ref().filter(|s| s.sha256 == facts.sha256).and_then(|s| s.file.clone());
+    let staged =
+        draft.status.input.as_ref().filter(|s| s.sha256 == facts.sha256).and_then(|s| s.file.clone());
     let Some(file) = staged.filter(|_| seen.file_usable != Some(false)) else {
         draft.set(batch_type::INPUT_READY, Is::False, "Staging", "uploading the requests");
         draft.phase(Phase::Staging);
@@ -344,7 +375,14 @@ fn wait_for_input(mut draft: Draft, reason: &str, message: &str, env: &Env<'_>) 
 }
 
 /// The durable intent. Only the process whose compare-and-swap of this status succeeded may POST.
-fn intend(batch: &GeminiBatch, mut draft: Draft, n: i32, fingerprint: &str, file: &str, env: &Env<'_>) -> Plan {
+fn intend(
+    batch: &GeminiBatch,
+    mut draft: Draft,
+    n: i32,
+    fingerprint: &str,
+    file: &str,
+    env: &Env<'_>,
+) -> Plan {
     let rows = draft.status.input.as_ref().map_or(0, |i| i.rows);
     let marker = submit::marker(env.secret, draft.key(), n, &claim_of(batch, &draft.status));
     draft.status.start_time.get_or_insert(Time(env.now));
@@ -390,7 +428,8 @@ fn remote(
     }
     match seen.job.as_ref() {
         Some(JobFacts::Gone) => {
-            let message = format!("{remote} does not exist at Gemini any more; its results cannot be fetched");
+            let message =
+                format!("{remote} does not exist at Gemini any more; its results cannot be fetched");
             return draft.fail(Phase::Failed, "RemoteGone", &message);
         }
         Some(JobFacts::Found(job)) => {
@@ -409,7 +448,8 @@ fn remote(
     }
     let look = look(batch, &draft.status, run, memory, env);
     let sweep = sweep_due(&draft.status, memory, env);
-    let next = [look.at, sweep].into_iter().flatten().min().map_or(env.timing.sweep_bare, |at| until(at, env.now));
+    let next =
+        [look.at, sweep].into_iter().flatten().min().map_or(env.timing.sweep_bare, |at| until(at, env.now));
     draft.plan(Step::None, Next::After(next.max(Duration::from_millis(50))))
 }
 
@@ -434,7 +474,9 @@ fn is_terminal(run: &Run) -> bool {
 
 fn track(draft: &mut Draft, mode: WebhookMode, tracking: &Tracking) {
     let (is, reason, message) = match tracking {
-        Tracking::Static { webhook } => (Is::True, "Static", format!("GeminiWebhook {webhook} reports the end")),
+        Tracking::Static { webhook } => {
+            (Is::True, "Static", format!("GeminiWebhook {webhook} reports the end"))
+        }
         Tracking::NotReady(why) if mode != WebhookMode::None => (Is::False, "WebhookNotReady", why.clone()),
         Tracking::NotReady(why) | Tracking::SweepOnly(why) => (Is::False, "SweepOnly", why.clone()),
     };
@@ -496,8 +538,11 @@ fn sweep_due(status: &GeminiBatchStatus, memory: &Memory, env: &Env<'_>) -> Opti
 }
 
 fn listing_due(run: &Run, env: &Env<'_>) -> Timestamp {
-    let spacing =
-        if run.submission == Submission::Quarantined { env.timing.sweep_tracked } else { env.timing.listing_spacing };
+    let spacing = if run.submission == Submission::Quarantined {
+        env.timing.sweep_tracked
+    } else {
+        env.timing.listing_spacing
+    };
     match run.listings.as_ref().and_then(|l| l.last_time.as_ref()) {
         Some(last) => after(last.0, spacing),
         None => run.intent_time.0,
@@ -515,10 +560,7 @@ fn attempt(run: &Run, memory: &Memory, env: &Env<'_>) -> submit::Attempt {
         },
         in_flight: memory.in_flight.as_ref() == Some(&run.nonce),
         age: age(run, env),
-        listings: run
-            .listings
-            .as_ref()
-            .map_or(0, |l| u32::try_from(l.complete).unwrap_or(0)),
+        listings: run.listings.as_ref().map_or(0, |l| u32::try_from(l.complete).unwrap_or(0)),
         pause: age(run, env).saturating_add(pause_left(run, memory, env)),
     }
 }

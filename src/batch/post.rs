@@ -61,7 +61,9 @@ pub async fn post(subject: &mut Subject<'_>, key: ApiKey, nonce: String) -> Resu
 impl Attempt {
     async fn send(&self, key: &ApiKey, model: &str, marker: &str, file: &str) -> Verdict {
         if self.read.elapsed() > self.ctx.timing.submit_gate {
-            return Verdict::No(Refusal::NotSent("the process was too slow between reading and sending".into()));
+            return Verdict::No(Refusal::NotSent(
+                "the process was too slow between reading and sending".into(),
+            ));
         }
         if self.ctx.shutdown.is_cancelled() {
             return Verdict::No(Refusal::NotSent("the process was asked to stop".into()));
@@ -69,7 +71,9 @@ impl Attempt {
         let verdict = classify(match self.ctx.gemini.create_batch(key, model, marker, file).await {
             gemini::PostEnd::NotSent(why) => PostEnd::NotSent(why),
             gemini::PostEnd::Broken(why) => PostEnd::Broken(why),
-            gemini::PostEnd::Answer { status, retry_after, body } => PostEnd::Answer { status, retry_after, body },
+            gemini::PostEnd::Answer { status, retry_after, body } => {
+                PostEnd::Answer { status, retry_after, body }
+            }
         });
         if let Verdict::Yes(job) = &verdict {
             // Once, in case it can never be recorded.
@@ -99,12 +103,15 @@ impl Attempt {
         if current.metadata.uid.as_ref() != Some(&self.uid) {
             return Ok(());
         }
-        let Some(status) = record::posted(&current, &self.nonce, verdict, Timestamp::now()) else { return Ok(()) };
+        let Some(status) = record::posted(&current, &self.nonce, verdict, Timestamp::now()) else {
+            return Ok(());
+        };
         let before = current.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
         let written = replace(&self.api, &GeminiBatch { status: Some(status), ..current }).await?;
         let after = written.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
         let about = kube::Resource::object_ref(&written, &());
-        crate::controller::publish(&self.ctx.recorder, &about, &crate::controller::notes(&before, &after)).await;
+        crate::controller::publish(&self.ctx.recorder, &about, &crate::controller::notes(&before, &after))
+            .await;
         Ok(())
     }
 }

@@ -6,8 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::draft::Draft;
 use super::observed::InputFacts;
 use crate::api::batch::{
-    ErrorSummary, GeminiBatch, GeminiBatchStatus, InputFile, InputStatus, OutputStatus, Phase, RowCounts, Submission,
-    Usage,
+    ErrorSummary, GeminiBatch, GeminiBatchStatus, InputFile, InputStatus, OutputStatus, Phase, RowCounts,
+    Submission, Usage,
 };
 use crate::api::condition::{Is, batch_type, truncate};
 use crate::gemini::{self, State};
@@ -32,7 +32,12 @@ pub fn staged(batch: &GeminiBatch, facts: &InputFacts, file: InputFile, now: Tim
 }
 
 /// What the POST's end means for the run that `nonce` belongs to; `None` if that run is not this attempt any more.
-pub fn posted(batch: &GeminiBatch, nonce: &str, verdict: &Verdict, now: Timestamp) -> Option<GeminiBatchStatus> {
+pub fn posted(
+    batch: &GeminiBatch,
+    nonce: &str,
+    verdict: &Verdict,
+    now: Timestamp,
+) -> Option<GeminiBatchStatus> {
     let mut draft = Draft::new(batch, now);
     let run = draft.status.runs.last().filter(|run| run.nonce == nonce)?;
     if run.submission == Submission::Recorded {
@@ -70,7 +75,10 @@ fn refused(draft: &mut Draft, refusal: &Refusal) {
         Refusal::NotSent(why) => ("Submitting", format!("Gemini was not reached, nothing was sent: {why}")),
         Refusal::RateLimited { after, message } => {
             let after = after.map_or(String::new(), |d| format!("; it asks to wait {} s", d.as_secs()));
-            ("RateLimited", format!("Gemini refused for its quota (429): {message}{after}. It is tried again"))
+            (
+                "RateLimited",
+                format!("Gemini refused for its quota (429): {message}{after}. It is tried again"),
+            )
         }
         Refusal::Credentials(message) => {
             ("Submitting", format!("Gemini refused the API key of spec.apiKeySecretRef: {message}"))
@@ -223,7 +231,9 @@ pub fn ended_without_results(batch: &GeminiBatch, job: &gemini::Batch, now: Time
         ..RowCounts::default()
     });
     match job.state {
-        State::Cancelled => draft.failed(Phase::Cancelled, "Cancelled", "the job was cancelled before any row was answered"),
+        State::Cancelled => {
+            draft.failed(Phase::Cancelled, "Cancelled", "the job was cancelled before any row was answered")
+        }
         State::Succeeded => draft.failed(
             Phase::Failed,
             "ResultsExpired",
@@ -235,7 +245,8 @@ pub fn ended_without_results(batch: &GeminiBatch, job: &gemini::Batch, now: Time
 }
 
 fn ended_badly(draft: &mut Draft, job: &gemini::Batch) {
-    let said = job.error.as_ref().map_or(String::new(), |(code, message)| format!(": {message} (code {code})"));
+    let said =
+        job.error.as_ref().map_or(String::new(), |(code, message)| format!(": {message} (code {code})"));
     if job.state == State::Expired {
         draft.failed(Phase::Expired, "Expired", &format!("Gemini did not get to the job in time{said}"));
     } else {

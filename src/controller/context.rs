@@ -46,7 +46,8 @@ impl Context {
     /// An object that cannot be read is skipped loudly; the others go on.
     pub async fn malformed(&self, about: &ObjectReference, error: &str) {
         self.metrics.malformed.inc();
-        let object = format!("{}/{}", about.namespace.as_deref().unwrap_or("-"), about.name.as_deref().unwrap_or("-"));
+        let object =
+            format!("{}/{}", about.namespace.as_deref().unwrap_or("-"), about.name.as_deref().unwrap_or("-"));
         tracing::error!(%object, kind = about.kind.as_deref(), %error, "object cannot be read; skipped");
         let message = format!("the object cannot be read and is left alone until it is corrected: {error}");
         publish(&self.recorder, about, &[Note { warning: true, reason: "Malformed".into(), message }]).await;

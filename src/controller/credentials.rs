@@ -135,14 +135,22 @@ impl KeyCache {
     }
 
     /// Gemini has refused this key.
-    pub fn refuse(&self, namespace: &str, reference: &SecretKeyRef, fingerprint: &str, message: &str) -> Credentials {
+    pub fn refuse(
+        &self,
+        namespace: &str,
+        reference: &SecretKeyRef,
+        fingerprint: &str,
+        message: &str,
+    ) -> Credentials {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let message = format!(
             "spec.apiKeySecretRef: Gemini refuses the API key in Secret {:?}: {message}. Put a valid key into the \
              Secret; the operator reads it again every minute",
             reference.name
         );
-        if let Some(entry) = entries.get_mut(&place(namespace, reference)).filter(|e| e.fingerprint == fingerprint) {
+        if let Some(entry) =
+            entries.get_mut(&place(namespace, reference)).filter(|e| e.fingerprint == fingerprint)
+        {
             entry.refused = Some((Instant::now(), message.clone()));
         }
         Credentials::Refused(message)

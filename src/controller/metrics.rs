@@ -38,6 +38,10 @@ impl Metrics {
             "Terminal states first seen by a sweep of a batch that a webhook tracks",
             self.sweep_rescues.clone(),
         );
-        r.register("malformed_objects", "Objects that were skipped because they cannot be read", self.malformed.clone());
+        r.register(
+            "malformed_objects",
+            "Objects that were skipped because they cannot be read",
+            self.malformed.clone(),
+        );
     }
 }

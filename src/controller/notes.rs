@@ -14,7 +14,15 @@ pub struct Note {
 
 /// Reasons that are steps on the way: seen in the condition, not worth an Event.
 const QUIET: [&str; 9] = [
-    "Staging", "Submitting", "NotStarted", "Delivering", "Queued", "Registering", "NotTested", "Suspended", "Resumed",
+    "Staging",
+    "Submitting",
+    "NotStarted",
+    "Delivering",
+    "Queued",
+    "Registering",
+    "NotTested",
+    "Suspended",
+    "Resumed",
 ];
 /// kstatus mirrors and derived types say what another condition says already.
 const MIRRORS: [&str; 3] = [batch_type::RECONCILING, batch_type::STALLED, webhook_type::READY];
@@ -50,7 +58,8 @@ mod tests {
 
     #[test]
     fn speaks_on_transitions_only() {
-        let before = conditions(&[("Submitted", Is::False, "Submitting"), ("Admitted", Is::True, "Admitted")]);
+        let before =
+            conditions(&[("Submitted", Is::False, "Submitting"), ("Admitted", Is::True, "Admitted")]);
         let after = conditions(&[
             ("Submitted", Is::True, "Submitted"),
             ("Admitted", Is::True, "Admitted"),

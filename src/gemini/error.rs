@@ -71,6 +71,11 @@ pub(super) enum Kind {
 }
 
 impl Error {
+    /// An answer that makes no sense now and may make sense later.
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self::local(Class::Transient, message)
+    }
+
     /// An error that did not come from an answer.
     pub(super) fn local(class: Class, message: impl Into<String>) -> Self {
         Self { class, http_status: None, reason: None, message: clean(&message.into()) }

@@ -72,7 +72,8 @@ async fn register(
             draft.set(webhook_type::REGISTERED, Is::Unknown, "OutcomeUnknown", &message);
         }
         Err(e) if matches!(e.class, Class::Rejected | Class::NotFound) => {
-            let message = format!("Gemini rejected the registration; check spec.endpoint.url and spec.events: {e}");
+            let message =
+                format!("Gemini rejected the registration; check spec.endpoint.url and spec.events: {e}");
             draft.set(webhook_type::REGISTERED, Is::False, "Rejected", &message);
             draft.not_ready("Rejected");
         }
@@ -101,7 +102,12 @@ async fn adopt(
         Err(e) if e.class == Class::NotFound => {
             // Deleted behind our back: register again.
             draft.status.id = None;
-            draft.set(webhook_type::REGISTERED, Is::False, "Registering", "the registration was gone at Gemini");
+            draft.set(
+                webhook_type::REGISTERED,
+                Is::False,
+                "Registering",
+                "the registration was gone at Gemini",
+            );
             ctx.webhook_memory.update(&uid, |m| m.registering = true);
             return Ok(draft.status);
         }
@@ -123,8 +129,15 @@ async fn adopt(
     if !known {
         registered(&mut draft, &remote, "Adopted");
         // Its URL and events may be of an older spec: the next pass brings them in line.
-        if remote.uri != draft.status.url.clone().unwrap_or_default() || !same(&remote.events, &webhook.spec.events) {
-            draft.set(webhook_type::REGISTERED, Is::False, "Registering", "bringing the adopted registration in line");
+        if remote.uri != draft.status.url.clone().unwrap_or_default()
+            || !same(&remote.events, &webhook.spec.events)
+        {
+            draft.set(
+                webhook_type::REGISTERED,
+                Is::False,
+                "Registering",
+                "bringing the adopted registration in line",
+            );
         }
     }
     Ok(draft.status)
@@ -151,7 +164,12 @@ async fn update(
         }
         Err(e) if e.class == Class::NotFound => {
             draft.status.id = None;
-            draft.set(webhook_type::REGISTERED, Is::False, "Registering", "the registration was gone at Gemini");
+            draft.set(
+                webhook_type::REGISTERED,
+                Is::False,
+                "Registering",
+                "the registration was gone at Gemini",
+            );
             let uid = webhook.metadata.uid.clone().unwrap_or_default();
             ctx.webhook_memory.update(&uid, |m| m.registering = true);
         }

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource};
 
-use super::plan::registration_name;
 use super::keyring;
+use super::plan::registration_name;
 use crate::api::webhook::{GeminiWebhook, RegistrationDeletionPolicy};
 use crate::controller::{Context, Error, Found, Note, after, is_claimed, publish, release, until};
 use crate::gemini::{ApiKey, Class};

@@ -25,7 +25,10 @@ use plan::{Env, Plan, Step};
 const MAX_PASSES: usize = 12;
 
 /// One reconcile: passes until there is nothing to do now.
-pub async fn reconcile(webhook: Arc<DeserializeGuard<GeminiWebhook>>, ctx: Arc<Context>) -> Result<Action, Error> {
+pub async fn reconcile(
+    webhook: Arc<DeserializeGuard<GeminiWebhook>>,
+    ctx: Arc<Context>,
+) -> Result<Action, Error> {
     let webhook = match &webhook.0 {
         Ok(webhook) => webhook,
         Err(invalid) => {
@@ -33,7 +36,8 @@ pub async fn reconcile(webhook: Arc<DeserializeGuard<GeminiWebhook>>, ctx: Arc<C
             return Ok(Action::await_change());
         }
     };
-    let (namespace, name) = (webhook.metadata.namespace.clone().unwrap_or_default(), webhook.metadata.name.clone());
+    let (namespace, name) =
+        (webhook.metadata.namespace.clone().unwrap_or_default(), webhook.metadata.name.clone());
     let api: Api<GeminiWebhook> = Api::namespaced(ctx.writer.clone(), &namespace);
     let uid = webhook.metadata.uid.clone().unwrap_or_default();
     // The cache may be older than our own last write: what decides is read live.

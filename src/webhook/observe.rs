@@ -1,7 +1,7 @@
 //! I/O in: what a pass over a webhook looks at.
 
-use super::plan::{Observed, needs_listing, registration_name};
 use super::keyring;
+use super::plan::{Observed, needs_listing, registration_name};
 use crate::api::GeminiWebhook;
 use crate::controller::{Context, Credentials, Error};
 use crate::gemini::{self, ApiKey};

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::memory::Memory;
+use crate::api::condition::get;
 use crate::api::condition::{self, Is, webhook_type};
 use crate::api::webhook::{GeminiWebhook, GeminiWebhookStatus, LastPing};
-use crate::api::condition::get;
 use crate::controller::{Credentials, Next, after, is_claimed, until};
 use crate::submit::{self, Timing};
 
@@ -38,13 +38,22 @@ pub enum Step {
     /// Set the finalizer.
     Claim,
     /// Check that the keyring can be written, then register.
-    Register { name: String },
+    Register {
+        name: String,
+    },
     /// Take over registration `id`: get a new secret by rotation, store it; delete the twins.
-    Adopt { id: String, twins: Vec<String> },
+    Adopt {
+        id: String,
+        twins: Vec<String>,
+    },
     /// Bring the registration in line with the spec.
-    Update { id: String },
+    Update {
+        id: String,
+    },
     /// Ask for a test delivery.
-    Ping { id: String },
+    Ping {
+        id: String,
+    },
 }
 
 /// The decision.
@@ -101,7 +110,11 @@ pub fn plan(webhook: &GeminiWebhook, seen: &Observed, memory: &Memory, env: &Env
         return draft.plan(Step::Adopt { id, twins: vec![] }, Next::Now);
     }
     draft.status.key_fingerprint = Some(fingerprint);
-    if conforms(webhook, &draft.status) { tested(webhook, draft, id, memory, env) } else { draft.plan(Step::Update { id }, Next::Now) }
+    if conforms(webhook, &draft.status) {
+        tested(webhook, draft, id, memory, env)
+    } else {
+        draft.plan(Step::Update { id }, Next::Now)
+    }
 }
 
 fn no_key(mut draft: Draft, reason: &str, message: &str, env: &Env<'_>) -> Plan {
@@ -118,7 +131,13 @@ fn conforms(webhook: &GeminiWebhook, status: &GeminiWebhookStatus) -> bool {
         .is_some_and(|c| c.status == "True" && c.observed_generation == webhook.metadata.generation)
 }
 
-fn register(webhook: &GeminiWebhook, mut draft: Draft, seen: &Observed, memory: &Memory, env: &Env<'_>) -> Plan {
+fn register(
+    webhook: &GeminiWebhook,
+    mut draft: Draft,
+    seen: &Observed,
+    memory: &Memory,
+    env: &Env<'_>,
+) -> Plan {
     let Some(found) = &seen.found else { return draft.plan(Step::None, Next::Now) };
     if let Some(id) = found.iter().min() {
         let twins = found.iter().filter(|twin| *twin != id).cloned().collect();

@@ -1,0 +1,299 @@
+//! The controller process: both controllers, the admin port, and an orderly end.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::select_all;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::context::{Context, Memories};
+use super::credentials::KeyCache;
+use super::error::Error;
+use super::identity;
+use super::listings::Listings;
+use super::metrics::{Metrics, ReconcileLabels};
+use crate::api::{GeminiBatch, GeminiWebhook};
+use crate::gemini::Gemini;
+use crate::runtime::listen::{self, Announcement, announce};
+use crate::runtime::readiness::Readiness;
+use crate::runtime::{admin, readiness};
+use crate::submit::Timing;
+use crate::{batch, gemini, webhook};
+
+/// Reconciles at a time, of each kind. They mostly wait for Gemini.
+const CONCURRENCY: u16 = 32;
+/// A watch that is quiet for this long is made anew: some load balancers forget idle connections sooner than kube's
+/// own bound of 295 s.
+const WATCH_SECONDS: u32 = 200;
+/// Google's own host: windows must not be divided there.
+const GOOGLE: &str = "googleapis.com";
+/// What the terminationGracePeriodSeconds of the chart leaves for a POST and its record.
+const DRAIN: Duration = Duration::from_secs(85);
+
+/// What the controller is told at its start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub operator_namespace: String,
+    /// Empty = all.
+    pub watch_namespaces: Vec<String>,
+    pub admin_listen: SocketAddr,
+    pub gemini_base_url: String,
+    pub gemini_api_version: String,
+    pub ca_file: Option<PathBuf>,
+    pub timing_divisor: u32,
+}
+
+/// Why the controller ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(
+        "--timing-divisor {0} would shorten the windows that keep jobs from being paid twice; it is for the emulator \
+         only, not for {GOOGLE}"
+    )]
+    DividedForGoogle(u32),
+    #[error("--ca-file {0}: {1}")]
+    CaFile(PathBuf, #[source] std::io::Error),
+    #[error("--gemini-base-url or --ca-file cannot be used")]
+    Gemini(#[from] gemini::Error),
+    #[error(transparent)]
+    Bind(#[from] listen::BindError),
+    #[error("cannot print the address")]
+    Announce(#[source] std::io::Error),
+    #[error("the operator's own Secret")]
+    Identity(#[source] Error),
+    #[error("the {0} ended")]
+    Ended(&'static str),
+    #[error("the admin port failed")]
+    Admin(#[source] std::io::Error),
+}
+
+/// Runs until `stop`, then finishes what was begun. Any part that ends by itself ends the process.
+pub async fn run(
+    settings: Settings,
+    client: Client,
+    writer: Client,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    if settings.timing_divisor > 1 && settings.gemini_base_url.contains(GOOGLE) {
+        return Err(RunError::DividedForGoogle(settings.timing_divisor));
+    }
+    let extra_ca_pem = match &settings.ca_file {
+        Some(path) => Some(std::fs::read(path).map_err(|e| RunError::CaFile(path.clone(), e))?),
+        None => None,
+    };
+    let gemini = Gemini::new(&gemini::Settings {
+        base_url: settings.gemini_base_url.clone(),
+        api_version: settings.gemini_api_version.clone(),
+        extra_ca_pem,
+    })?;
+    let readiness = Readiness::new();
+    let secret_gate = readiness.gate("Secret gemini-operator-identity");
+    let (batch_gate, webhook_gate) =
+        (readiness.gate("cache of GeminiBatches"), readiness.gate("cache of GeminiWebhooks"));
+    let metrics = Metrics::default();
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let listener = listen::bind(settings.admin_listen).await?;
+    let address = listener.local_addr().map_err(RunError::Announce)?;
+    announce(&Announcement { listen: None, admin: address }).map_err(RunError::Announce)?;
+    let admin = tokio::spawn(admin::serve(listener, Arc::new(registry), readiness, CancellationToken::new()));
+
+    let timing = Timing::divided(settings.timing_divisor);
+    let secret = identity::load(&client, &settings.operator_namespace).await.map_err(RunError::Identity)?;
+    secret_gate.done();
+    let holder = std::env::var("HOSTNAME").unwrap_or_else(|_| "local".into());
+    let reporter = Reporter { controller: "gemini-operator".into(), instance: Some(holder.clone()) };
+    let (webhooks, webhook_writer) = reflector::store();
+    let ctx = Arc::new(Context {
+        credentials: KeyCache::new(client.clone(), secret.clone(), &timing),
+        recorder: Recorder::new(client.clone(), reporter),
+        holder: format!("{holder}/{}", std::process::id()),
+        client: client.clone(),
+        writer,
+        gemini,
+        timing,
+        secret,
+        operator_namespace: settings.operator_namespace.clone(),
+        listings: Listings::default(),
+        webhooks: webhooks.clone(),
+        metrics,
+        tasks: TaskTracker::new(),
+        shutdown: stop.clone(),
+        batch_memory: Memories::default(),
+        webhook_memory: Memories::default(),
+    });
+    // Batches ask which webhook tracks them: one cache over all namespaces that can hold one.
+    let mut places = settings.watch_namespaces.clone();
+    if !places.is_empty() && !places.contains(&settings.operator_namespace) {
+        places.push(settings.operator_namespace.clone());
+    }
+    let cached = select_all(
+        apis::<GeminiWebhook>(&client, &places)
+            .into_iter()
+            .map(|api| watcher(api, watch_config()).default_backoff().boxed()),
+    )
+    .reflect(webhook_writer)
+    .touched_objects()
+    .for_each(|_| futures::future::ready(()));
+    let ready = async {
+        if webhooks.wait_until_ready().await.is_ok() {
+            webhook_gate.done();
+        }
+        futures::future::pending::<()>().await;
+    };
+    let webhook_controllers = futures::future::select_all(
+        apis::<GeminiWebhook>(&client, &places)
+            .into_iter()
+            .map(|api| Box::pin(run_webhooks(api, Arc::clone(&ctx)))),
+    );
+    let mut gates = vec![batch_gate];
+    let batch_controllers = futures::future::select_all(
+        apis::<GeminiBatch>(&client, &settings.watch_namespaces)
+            .into_iter()
+            .map(|api| Box::pin(run_batches(api, Arc::clone(&ctx), gates.pop()))),
+    );
+    let result = tokio::select! {
+        () = cached => Err(RunError::Ended("watch of GeminiWebhooks")),
+        _ = webhook_controllers => Err(RunError::Ended("webhook controller")),
+        _ = batch_controllers => Err(RunError::Ended("batch controller")),
+        ended = admin => match ended {
+            Ok(Err(e)) => Err(RunError::Admin(e)),
+            _ => Err(RunError::Ended("admin port")),
+        },
+        () = ready => Ok(()),
+        () = stop.cancelled() => Ok(()),
+    };
+    // A POST that was begun is finished and recorded.
+    ctx.tasks.close();
+    if tokio::time::timeout(DRAIN, ctx.tasks.wait()).await.is_err() {
+        tracing::error!("a submission was not recorded in time; its recovery goes on after the restart");
+    }
+    result
+}
+
+/// One API for each namespace, or one for all.
+fn apis<K>(client: &Client, namespaces: &[String]) -> Vec<Api<DeserializeGuard<K>>>
+where
+    K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+{
+    if namespaces.is_empty() {
+        return vec![Api::all(client.clone())];
+    }
+    namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
+}
+
+fn watch_config() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
+}
+
+async fn run_batches(
+    api: Api<DeserializeGuard<GeminiBatch>>,
+    ctx: Arc<Context>,
+    gate: Option<readiness::Gate>,
+) {
+    let controller = Controller::new(api, watch_config());
+    let store = controller.store();
+    let ready = async move {
+        if let (Ok(()), Some(gate)) = (store.wait_until_ready().await, gate) {
+            gate.done();
+        }
+    };
+    let work = controller
+        .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
+        .run(
+            batch::reconcile,
+            |object, error, ctx| {
+                let uid = object.0.as_ref().ok().and_then(|b| b.metadata.uid.clone()).unwrap_or_default();
+                let failures = ctx.batch_memory.update(&uid, |m| {
+                    m.failures = m.failures.saturating_add(1);
+                    m.failures
+                });
+                retry(&ctx, error, failures)
+            },
+            Arc::clone(&ctx),
+        )
+        .for_each(|result| {
+            report(&ctx, "GeminiBatch", result);
+            futures::future::ready(())
+        });
+    tokio::join!(ready, work);
+}
+
+async fn run_webhooks(api: Api<DeserializeGuard<GeminiWebhook>>, ctx: Arc<Context>) {
+    Controller::new(api, watch_config())
+        .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
+        .run(
+            webhook::reconcile,
+            |object, error, ctx| {
+                let uid = object.0.as_ref().ok().and_then(|w| w.metadata.uid.clone()).unwrap_or_default();
+                let failures = ctx.webhook_memory.update(&uid, |m| {
+                    m.failures = m.failures.saturating_add(1);
+                    m.failures
+                });
+                retry(&ctx, error, failures)
+            },
+            Arc::clone(&ctx),
+        )
+        .for_each(|result| {
+            report(&ctx, "GeminiWebhook", result);
+            futures::future::ready(())
+        })
+        .await;
+}
+
+/// Pause before the next try: at once after a conflict, else doubling, and never sooner than the other side asks.
+fn retry(ctx: &Context, error: &Error, failures: u32) -> Action {
+    if matches!(error, Error::Conflict) {
+        return Action::requeue(Duration::from_millis(100));
+    }
+    let own = Timing::pause(ctx.timing.retry, ctx.timing.retry_max, failures.saturating_sub(1));
+    // Spread by a fifth, so that a hundred batches do not come back in one second.
+    let spread = u32::from(getrandom::u32().unwrap_or_default().to_le_bytes()[0]);
+    let jittered = own.mul_f64(0.9 + 0.2 * f64::from(spread) / 255.0);
+    Action::requeue(error.retry_after().map_or(jittered, |asked| asked.max(jittered)))
+}
+
+type Finished<K> =
+    Result<(ObjectRef<DeserializeGuard<K>>, Action), kube::runtime::controller::Error<Error, watcher::Error>>;
+
+/// The one place that logs and counts what became of a reconcile.
+fn report<K>(ctx: &Context, kind: &'static str, result: Finished<K>)
+where
+    K: kube::Resource<DynamicType = ()>,
+{
+    use kube::runtime::controller::Error as Controlled;
+    let outcome = match &result {
+        Ok(_) => "Succeeded",
+        Err(Controlled::ReconcilerFailed(error, object)) => {
+            let text = error.to_string();
+            if matches!(error, Error::Conflict) {
+                tracing::debug!(kind, %object, error = text, "reconcile again");
+            } else {
+                tracing::warn!(kind, %object, error = text, category = error.category(), "reconcile failed");
+            }
+            error.category()
+        }
+        // The object went between the event and the reconcile.
+        Err(Controlled::ObjectNotFound(_)) => "Gone",
+        Err(Controlled::QueueError(error)) => {
+            tracing::warn!(kind, %error, "watch failed; it is made anew");
+            "WatchFailed"
+        }
+        Err(Controlled::RunnerError(error)) => {
+            tracing::error!(kind, %error, "runner failed");
+            "RunnerFailed"
+        }
+    };
+    ctx.metrics.reconciles.get_or_create(&ReconcileLabels { kind, outcome }).inc();
+}

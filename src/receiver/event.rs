@@ -1,0 +1,143 @@
+//! What a verified body says: a pure reading of Gemini's envelope. It is a hint, so nothing in it is trusted further
+//! than to say at which job to look.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::limits::TYPE_BYTES;
+
+/// The reading of a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Envelope {
+    /// A self-test. What Google sends is not documented: an empty body counts.
+    Ping,
+    /// The end of a batch job.
+    Batch(BatchEvent),
+    /// Of a type that is not ours, such as `video.generated`.
+    Other(Option<String>),
+    /// Authentic, but nothing can be read from it.
+    Unusable,
+}
+
+/// The end of a batch job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchEvent {
+    /// One spelling for each meaning: `batch.completed` reads as `batch.succeeded`.
+    pub type_: &'static str,
+    /// `batches/…`
+    pub remote_name: String,
+    /// The sender's time.
+    pub time: Option<Timestamp>,
+}
+
+impl Envelope {
+    /// Reads a body.
+    pub fn parse(body: &[u8]) -> Self {
+        if body.trim_ascii().is_empty() {
+            return Self::Ping;
+        }
+        let Ok(envelope) = serde_json::from_slice::<Map<String, Value>>(body) else {
+            return Self::Unusable;
+        };
+        let Some(type_) = envelope.get("type").and_then(Value::as_str) else {
+            return Self::Unusable;
+        };
+        let type_ = match type_ {
+            "ping" => return Self::Ping,
+            // The name in early documentation.
+            "batch.succeeded" | "batch.completed" => "batch.succeeded",
+            "batch.failed" => "batch.failed",
+            "batch.expired" => "batch.expired",
+            "batch.cancelled" => "batch.cancelled",
+            other => return Self::Other(presentable(other)),
+        };
+        let id = envelope.get("data").and_then(|data| data.get("id")).and_then(Value::as_str);
+        let Some(remote_name) = id.and_then(normalise) else {
+            return Self::Unusable;
+        };
+        let time = envelope.get("timestamp").and_then(Value::as_str).and_then(|text| text.parse().ok());
+        Self::Batch(BatchEvent { type_, remote_name, time })
+    }
+
+    /// The type, as far as it can be shown.
+    pub fn type_(&self) -> Option<&str> {
+        match self {
+            Self::Ping => Some("ping"),
+            Self::Batch(event) => Some(event.type_),
+            Self::Other(type_) => type_.as_deref(),
+            Self::Unusable => None,
+        }
+    }
+}
+
+/// Documentation and samples show the id with and without its prefix.
+fn normalise(id: &str) -> Option<String> {
+    let bare = id.strip_prefix("batches/").unwrap_or(id);
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_' || c == b'-';
+    let good = (1..=128).contains(&bare.len()) && bare.bytes().all(plain);
+    good.then(|| format!("batches/{bare}"))
+}
+
+fn presentable(type_: &str) -> Option<String> {
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'_' | b'-' | b'.');
+    let good = (1..=TYPE_BYTES).contains(&type_.len()) && type_.bytes().all(plain);
+    good.then(|| type_.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(type_: &'static str, remote_name: &str) -> Envelope {
+        Envelope::Batch(BatchEvent { type_, remote_name: remote_name.into(), time: None })
+    }
+
+    #[test]
+    fn readings() {
+        let long = format!(r#"{{"type":"batch.failed","data":{{"id":"{}"}}}}"#, "a".repeat(129));
+        for (body, wanted) in [
+            ("", Envelope::Ping),
+            (" \r\n", Envelope::Ping),
+            (r#"{"type":"ping","data":{}}"#, Envelope::Ping),
+            (
+                r#"{"type":"batch.succeeded","data":{"id":"batches/a-1"}}"#,
+                batch("batch.succeeded", "batches/a-1"),
+            ),
+            (
+                r#"{"type":"batch.completed","data":{"id":"batch_1"}}"#,
+                batch("batch.succeeded", "batches/batch_1"),
+            ),
+            (r#"{"type":"batch.expired","data":{"id":"a"},"new":[1]}"#, batch("batch.expired", "batches/a")),
+            (r#"{"type":"batch.cancelled","data":{"id":"a"}}"#, batch("batch.cancelled", "batches/a")),
+            (
+                r#"{"type":"batch.failed","data":{"id":"a","error_code":3}}"#,
+                batch("batch.failed", "batches/a"),
+            ),
+            (
+                r#"{"type":"batch.failed","timestamp":7,"data":{"id":"a"}}"#,
+                batch("batch.failed", "batches/a"),
+            ),
+            (r#"{"type":"video.generated"}"#, Envelope::Other(Some("video.generated".into()))),
+            (r#"{"type":"<b>"}"#, Envelope::Other(None)),
+            (r#"{"type":"batch.failed","data":{"id":"batches/batches/a"}}"#, Envelope::Unusable),
+            (r#"{"type":"batch.failed","data":{"id":"../a"}}"#, Envelope::Unusable),
+            (r#"{"type":"batch.failed","data":{"id":""}}"#, Envelope::Unusable),
+            (r#"{"type":"batch.failed","data":{"id":4}}"#, Envelope::Unusable),
+            (r#"{"type":"batch.failed"}"#, Envelope::Unusable),
+            (long.as_str(), Envelope::Unusable),
+            (r#"["batch.failed"]"#, Envelope::Unusable),
+            ("hello", Envelope::Unusable),
+            ("{", Envelope::Unusable),
+        ] {
+            assert_eq!(Envelope::parse(body.as_bytes()), wanted, "{body}");
+        }
+        assert_eq!(Envelope::parse(b"\xff"), Envelope::Unusable);
+    }
+
+    #[test]
+    fn the_sender_s_time() {
+        let body = br#"{"type":"batch.failed","timestamp":"2026-08-20T20:10:25Z","data":{"id":"a"}}"#;
+        let Envelope::Batch(event) = Envelope::parse(body) else { panic!("not a batch event") };
+        assert_eq!(event.time, Some("2026-08-20T20:10:25Z".parse().unwrap()));
+    }
+}

@@ -1,0 +1,37 @@
+//! An API server in memory, for tests.
+
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::Value;
+
+use super::patch::{Patch, PatchError, Target};
+
+#[derive(Default)]
+pub struct FakePatch {
+    failure: Mutex<Option<PatchError>>,
+    writes: Mutex<Vec<(Target, Value)>>,
+}
+
+impl FakePatch {
+    pub fn fail(&self, failure: Option<PatchError>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+
+    pub fn writes(&self) -> Vec<(Target, Value)> {
+        self.writes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Patch for FakePatch {
+    async fn apply_status(&self, target: &Target, status: Value) -> Result<(), PatchError> {
+        // A round trip: others get their turn.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        if let Some(failure) = *self.failure.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Err(failure);
+        }
+        self.writes.lock().unwrap_or_else(PoisonError::into_inner).push((target.clone(), status));
+        Ok(())
+    }
+}

@@ -1,0 +1,352 @@
+//! One request. The order of the checks is the security policy, so it stands in one place and in one order:
+//! method → size → route → raw body → signature → dedupe → parse → batch → store → answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::header::{ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, RETRY_AFTER};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
+use bytes::Bytes;
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::dedupe::{Begun, Dedupe, Ticket};
+use super::delivery::{Deliveries, Reported, Seen};
+use super::early::{Early, EarlyEvent};
+use super::event::{BatchEvent, Envelope};
+use super::index::{Batch, Index};
+use super::keys::Keyring;
+use super::limits;
+use super::metrics::{EarlyOutcome, Metrics, Outcome};
+use super::patch::Patch;
+use super::quiet::RejectionLog;
+use super::routes::{Route, Routes, token_of};
+use super::signature::standard_v1::{self, Key};
+use super::signature::{Rejection, Verdict};
+use super::store::{Store, Stored};
+use crate::api::batch::LastEvent;
+use crate::runtime::readiness::Readiness;
+
+/// All that a request needs.
+pub struct Handler<P: Patch> {
+    pub readiness: Readiness,
+    /// Whether all tables were there once. From then on they only get better: a later shutdown gate must not turn
+    /// deliveries away.
+    pub synced: AtomicBool,
+    pub routes: Arc<Routes>,
+    pub keyring: Arc<Keyring>,
+    pub index: Arc<Index>,
+    pub early: Arc<Early>,
+    pub dedupe: Arc<Dedupe>,
+    pub store: Store<P>,
+    pub deliveries: Deliveries<P>,
+    pub metrics: Metrics,
+    pub log: RejectionLog,
+    /// The key for the work on routes that nobody has.
+    pub dummy: Key,
+    pub clock: fn() -> Timestamp,
+    pub body_timeout: Duration,
+}
+
+/// What a request gets for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// Stored, redundant, or not ours.
+    NoContent,
+    /// The same for an unknown route and a bad signature.
+    Unauthorized,
+    MethodNotAllowed,
+    TooLarge,
+    UnsupportedEncoding,
+    BodyTimeout,
+    BrokenBody,
+    /// Come again.
+    Unavailable,
+}
+
+impl Answer {
+    fn response(self) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = match self {
+            Self::NoContent => StatusCode::NO_CONTENT,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BrokenBody => StatusCode::BAD_REQUEST,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let headers = response.headers_mut();
+        match self {
+            Self::MethodNotAllowed => {
+                headers.insert(ALLOW, HeaderValue::from_static("POST"));
+            }
+            Self::Unavailable => {
+                headers.insert(RETRY_AFTER, limits::RETRY_AFTER_SECONDS.into());
+            }
+            // What is left of the body is not worth reading.
+            Self::TooLarge | Self::BodyTimeout | Self::BrokenBody => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Self::NoContent | Self::Unauthorized | Self::UnsupportedEncoding => {}
+        }
+        response
+    }
+}
+
+impl<P: Patch> Handler<P> {
+    /// Answers a request.
+    pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
+        match self.check(request).await {
+            Ok(answer) | Err(answer) => answer.response(),
+        }
+    }
+
+    async fn check(&self, request: Request<Body>) -> Result<Answer, Answer> {
+        let (parts, body) = request.into_parts();
+        if parts.method != Method::POST {
+            return Err(Answer::MethodNotAllowed);
+        }
+        self.check_size(&parts)?;
+        // Before the tables are there, "unknown" means nothing.
+        if !self.is_synced() {
+            return Err(Answer::Unavailable);
+        }
+        let route = token_of(parts.uri.path()).and_then(|token| self.routes.find(token));
+        let body = self.read(body).await?;
+        let now = (self.clock)();
+        let (route, keys) = self.keys(route, &parts, &body, now)?;
+        let verdict = verify(&parts, &body, &keys, now).map_err(|reason| {
+            self.deliveries.rejected(&route, reason, now);
+            self.refuse(reason)
+        })?;
+        Ok(self.accept(&route, verdict, &keys, &body, now).await)
+    }
+
+    /// By what the request says of itself; what it is, `read` counts.
+    fn check_size(&self, parts: &Parts) -> Result<(), Answer> {
+        let length = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        if length.and_then(|text| text.parse::<u64>().ok()).is_some_and(|n| n > limits::BODY_BYTES as u64) {
+            return Err(self.refuse_as(Rejection::TooLarge, Answer::TooLarge));
+        }
+        // Nothing here unpacks anything: a small packed body may be a big one.
+        let encodings = parts.headers.get_all(CONTENT_ENCODING).iter();
+        if encodings.into_iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Err(Answer::UnsupportedEncoding);
+        }
+        Ok(())
+    }
+
+    fn is_synced(&self) -> bool {
+        if self.synced.load(Ordering::Relaxed) {
+            return true;
+        }
+        let ready = self.readiness.is_ready();
+        if ready {
+            self.synced.store(true, Ordering::Relaxed);
+        }
+        ready
+    }
+
+    /// The raw bytes, as they were signed.
+    async fn read(&self, body: Body) -> Result<Vec<u8>, Answer> {
+        let mut chunks = body.into_data_stream();
+        let read = async {
+            let mut bytes: Vec<u8> = Vec::new();
+            while let Some(chunk) = chunks.next().await {
+                let chunk: Bytes = chunk.map_err(|_| Answer::BrokenBody)?;
+                if bytes.len() + chunk.len() > limits::BODY_BYTES {
+                    return Err(self.refuse_as(Rejection::TooLarge, Answer::TooLarge));
+                }
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok(bytes)
+        };
+        tokio::time::timeout(self.body_timeout, read).await.unwrap_or(Err(Answer::BodyTimeout))
+    }
+
+    fn keys(
+        &self,
+        route: Option<Arc<Route>>,
+        parts: &Parts,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<(Arc<Route>, Vec<Key>), Answer> {
+        let Some(route) = route else {
+            // The same work as for a bad signature, so that the time does not tell which routes there are. The
+            // verdict must not matter, whatever it is.
+            let verdict = verify(parts, body, std::slice::from_ref(&self.dummy), now);
+            std::hint::black_box(verdict.is_ok());
+            return Err(self.refuse(Rejection::UnknownRoute));
+        };
+        match self.keyring.live(&route.uid, now) {
+            Ok(keys) => Ok((route, keys)),
+            Err(reason) => {
+                // The registration stands and its secret is not there (yet), or is broken: nothing can be said
+                // about this delivery, so its sender must come again.
+                self.deliveries.rejected(&route, reason, now);
+                Err(self.refuse_as(reason, Answer::Unavailable))
+            }
+        }
+    }
+
+    fn refuse(&self, reason: Rejection) -> Answer {
+        self.refuse_as(reason, Answer::Unauthorized)
+    }
+
+    fn refuse_as(&self, reason: Rejection, answer: Answer) -> Answer {
+        self.metrics.rejection(reason);
+        self.log.note(reason, Instant::now());
+        answer
+    }
+
+    /// From here on the delivery is authentic.
+    async fn accept(
+        &self,
+        route: &Route,
+        verdict: Verdict<'_>,
+        keys: &[Key],
+        body: &[u8],
+        now: Timestamp,
+    ) -> Answer {
+        let envelope = Envelope::parse(body);
+        let seen = Seen {
+            id: verdict.id.into(),
+            type_: envelope.type_().map(Into::into),
+            skew_seconds: now.as_second().saturating_sub(verdict.timestamp),
+            key_fingerprint: keys.get(verdict.key).map(|key| key.fingerprint().into()).unwrap_or_default(),
+            time: now,
+        };
+        let report = self.deliveries.verified(route, &seen);
+        let outcome = match self.ticket(&route.uid, verdict.id).await {
+            None => self.settled(report, Outcome::Duplicate).await,
+            Some(ticket) => self.apply(route, ticket, &seen, envelope, report).await,
+        };
+        self.metrics.delivery(outcome);
+        match outcome {
+            Outcome::Unavailable => Answer::Unavailable,
+            _ => Answer::NoContent,
+        }
+    }
+
+    /// `None` = this delivery was stored before.
+    async fn ticket(&self, webhook_uid: &Arc<str>, id: &str) -> Option<Ticket> {
+        loop {
+            match self.dedupe.begin(webhook_uid, id, Instant::now()) {
+                Begun::Done => return None,
+                Begun::New(ticket) => return Some(ticket),
+                // Each round ends when the one in front ends, at the latest after its budget.
+                Begun::InFlight(mut other) => {
+                    let _ = other.changed().await;
+                }
+            }
+        }
+    }
+
+    async fn apply(
+        &self,
+        route: &Route,
+        ticket: Ticket,
+        seen: &Seen,
+        envelope: Envelope,
+        report: Option<Reported>,
+    ) -> Outcome {
+        let outcome = match envelope {
+            Envelope::Batch(event) => self.hint(route, seen, event).await,
+            // Nothing but the report tells of these.
+            Envelope::Ping => self.settled(report, Outcome::Ping).await,
+            Envelope::Other(_) => self.settled(report, Outcome::UnknownType).await,
+            Envelope::Unusable => self.settled(report, Outcome::Unusable).await,
+        };
+        match outcome {
+            Outcome::Accepted | Outcome::Redundant | Outcome::Ping => ticket.stored(Instant::now()),
+            // Nothing was stored, so nothing is remembered.
+            _ => drop(ticket),
+        }
+        outcome
+    }
+
+    /// Waits for a report that a self-test waits for.
+    async fn settled(&self, report: Option<Reported>, outcome: Outcome) -> Outcome {
+        let Some(report) = report else { return outcome };
+        match tokio::time::timeout(limits::STORE_BUDGET, report.outcome()).await {
+            Ok(Some(Ok(()))) => outcome,
+            _ => Outcome::Unavailable,
+        }
+    }
+
+    async fn hint(&self, route: &Route, seen: &Seen, event: BatchEvent) -> Outcome {
+        let event = LastEvent {
+            id: seen.id.clone(),
+            type_: event.type_.into(),
+            remote_name: event.remote_name,
+            time: event.time.map(Time),
+            received_time: Time(seen.time),
+        };
+        let mut batches = self.index.find(&event.remote_name);
+        if batches.is_empty() {
+            let early =
+                EarlyEvent { webhook_uid: route.uid.clone(), event: event.clone(), since: Instant::now() };
+            let kept = self.early.keep(early);
+            self.metrics.early(EarlyOutcome::Dropped, kept.dropped);
+            // The name may have come between the look and the keeping, and then nobody would take the event out.
+            batches = self.index.find(&event.remote_name);
+            if batches.is_empty() {
+                return Outcome::Early;
+            }
+            self.early.withdraw(kept.number);
+        }
+        self.put(route, &batches, &event).await
+    }
+
+    async fn put(&self, route: &Route, batches: &[Arc<Batch>], event: &LastEvent) -> Outcome {
+        let served = batches.iter().filter(|batch| route.serves(&batch.namespace));
+        let puts = served.map(|batch| self.store.put(batch, event.clone(), event.received_time.0));
+        let mut outcome = Outcome::Foreign;
+        for stored in futures::future::join_all(puts).await {
+            outcome = match (stored, outcome) {
+                (Stored::Unavailable, _) | (_, Outcome::Unavailable) => Outcome::Unavailable,
+                (Stored::Written, _) => Outcome::Accepted,
+                (Stored::Redundant, Outcome::Foreign) => Outcome::Redundant,
+                (Stored::Redundant | Stored::Gone, before) => before,
+            };
+        }
+        outcome
+    }
+
+    /// Applies the events that waited for these names. Returns the names that must be tried again.
+    pub async fn appeared(&self, remote_names: &[Arc<str>]) -> Vec<Arc<str>> {
+        let mut again = Vec::new();
+        for name in remote_names {
+            for waiting in self.early.take(name) {
+                // A webhook deleted meanwhile serves nothing any more.
+                let Some(route) = self.routes.get(&waiting.webhook_uid) else { continue };
+                match self.put(&route, &self.index.find(name), &waiting.event).await {
+                    Outcome::Accepted | Outcome::Redundant => self.metrics.early(EarlyOutcome::Applied, 1),
+                    Outcome::Unavailable if waiting.since.elapsed() < limits::EARLY_TTL => {
+                        let kept = self.early.keep(waiting);
+                        self.metrics.early(EarlyOutcome::Dropped, kept.dropped);
+                        again.push(name.clone());
+                    }
+                    Outcome::Unavailable => self.metrics.early(EarlyOutcome::Dropped, 1),
+                    _ => self.metrics.early(EarlyOutcome::Foreign, 1),
+                }
+            }
+        }
+        again.dedup();
+        again
+    }
+}
+
+fn verify<'a>(parts: &'a Parts, body: &[u8], keys: &[Key], now: Timestamp) -> Result<Verdict<'a>, Rejection> {
+    let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    standard_v1::verify(headers, body, keys, now.as_second(), limits::TOLERANCE_SECONDS)
+}
+
+#[cfg(test)]
+mod tests;

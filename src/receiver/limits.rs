@@ -1,0 +1,75 @@
+//! All limits of the receiver, in one place, each with its reason. Only the verifier keeps its own (number and length
+//! of signatures, length of an id), because it knows nothing outside its folder.
+
+use std::time::Duration;
+
+/// A delivery is an envelope of some hundred bytes; user metadata may swell it. More is not from Gemini.
+pub const BODY_BYTES: usize = 256 * 1024;
+
+/// All headers together. Ingress controllers add their own; the smallest buffer that leaves room for them.
+pub const ALL_HEADERS_BYTES: usize = 16 * 1024;
+
+/// Number of headers: a proxied delivery has about 20.
+pub const HEADERS: usize = 64;
+
+/// The current secret and at most three previous ones.
+pub const SECRETS: usize = 4;
+
+/// Length of an event type that is written to a status. The longest known one is 27 characters.
+pub const TYPE_BYTES: usize = 64;
+
+/// How far the sender's clock and ours may differ, by the Standard Webhooks text. Each retry carries a fresh
+/// time stamp, so that a slow retry is not refused for its age.
+pub const TOLERANCE_SECONDS: i64 = 300;
+
+/// From the accepted connection to the end of its first request's headers, the TLS handshake included.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For the whole body: 256 KiB at 26 KB/s. A total, not a pause between bytes, so that dripping does not help.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection may wait this long for its next request to be complete. An Ingress keeps connections open; closing
+/// them sooner would make it lose the race between its next request and our close too often.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Open connections. Each costs about 20 KiB here (buffers and TLS state), so 1 024 of them stay far below the
+/// memory limit of the pod, and an Ingress multiplexes its traffic over far fewer.
+pub const CONNECTIONS: usize = 1024;
+
+/// From the end of the verification to the answer: the API server must have stored the hint by then. Gemini waits
+/// "a few seconds" and tries again for 24 h.
+pub const STORE_BUDGET: Duration = Duration::from_secs(2);
+
+/// What a 503 asks the sender to wait.
+pub const RETRY_AFTER_SECONDS: u32 = 30;
+
+/// After the shutdown signal: the longest request is a body of 10 s and a write of 2 s.
+pub const DRAIN: Duration = Duration::from_secs(20);
+
+/// The same remote name and type, stored less than this ago, says nothing new.
+pub const REDUNDANT: Duration = Duration::from_mins(1);
+
+/// Gemini retries for 24 h; the ten minutes are for clocks and queues.
+pub const DEDUPE_TTL: Duration = Duration::from_mins(24 * 60 + 10);
+
+/// Ids remembered for one webhook. A forgotten one costs one write at most.
+pub const DEDUPE_PER_WEBHOOK: usize = 50_000;
+
+/// Ids remembered in all: about 20 MB.
+pub const DEDUPE_TOTAL: usize = 200_000;
+
+/// An event for a job that no batch has recorded yet waits this long. The controller records the name within
+/// seconds of creating the job, and looks once by itself when it has.
+pub const EARLY_TTL: Duration = Duration::from_mins(1);
+
+/// Such events for one webhook. Every job of the Google project that is not ours passes through here.
+pub const EARLY_PER_WEBHOOK: usize = 1_000;
+
+/// Such events in all.
+pub const EARLY_TOTAL: usize = 10_000;
+
+/// A webhook's `lastDelivery` is written at most this often, unless a self-test is outstanding.
+pub const DELIVERY_INTERVAL: Duration = Duration::from_mins(1);
+
+/// A self-test is outstanding for this long.
+pub const SELF_TEST: Duration = Duration::from_mins(2);

@@ -1,0 +1,130 @@
+//! The one way by which the receiver changes anything: a server-side apply of its own status field.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::FutureExt;
+use kube::api::{Patch as Body, PatchParams};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::index::SlimBatch;
+use super::limits;
+use super::metrics::Metrics;
+use super::routes::SlimWebhook;
+
+/// Owner of our fields.
+const FIELD_MANAGER: &str = "gemini-operator/receiver";
+
+/// Which object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub kind: Kind,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+    pub uid: Arc<str>,
+}
+
+/// Of which kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Batch,
+    Webhook,
+}
+
+/// Why nothing was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchError {
+    /// The object is gone, or another of the same name stands in its place.
+    Gone,
+    /// The API server could not, would not, or did not say in time.
+    Unavailable,
+}
+
+/// The seam to the API server: tests put a fake here.
+pub trait Patch: Send + Sync + 'static {
+    /// Makes `status` the whole of what the receiver owns of this object's status.
+    fn apply_status(
+        &self,
+        target: &Target,
+        status: Value,
+    ) -> impl Future<Output = Result<(), PatchError>> + Send;
+}
+
+/// The real one.
+pub struct KubePatch {
+    client: Client,
+    metrics: Metrics,
+}
+
+impl KubePatch {
+    pub fn new(client: Client, metrics: Metrics) -> Self {
+        Self { client, metrics }
+    }
+}
+
+impl Patch for KubePatch {
+    async fn apply_status(&self, target: &Target, status: Value) -> Result<(), PatchError> {
+        let begun = Instant::now();
+        let (kind, patch) = match target.kind {
+            Kind::Batch => ("GeminiBatch", self.apply::<SlimBatch>(target, status).left_future()),
+            Kind::Webhook => ("GeminiWebhook", self.apply::<SlimWebhook>(target, status).right_future()),
+        };
+        let result = tokio::time::timeout(limits::STORE_BUDGET, patch).await;
+        let result = result.unwrap_or(Err(PatchError::Unavailable));
+        let outcome = match result {
+            Ok(()) => "stored",
+            Err(PatchError::Gone) => "gone",
+            Err(PatchError::Unavailable) => "unavailable",
+        };
+        self.metrics.patch(kind, outcome, begun.elapsed().as_secs_f64());
+        result
+    }
+}
+
+impl KubePatch {
+    async fn apply<K>(&self, target: &Target, status: Value) -> Result<(), PatchError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), &target.namespace);
+        let body = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            // With the uid, so that a namesake made since is refused.
+            "metadata": {"name": &*target.name, "namespace": &*target.namespace, "uid": &*target.uid},
+            "status": status,
+        });
+        let plain = PatchParams::apply(FIELD_MANAGER);
+        let first = api.patch_status(&target.name, &plain, &Body::Apply(&body)).await;
+        let result = match first {
+            // Somebody wrote our field by hand. It has one owner, and without force it would stay his for ever.
+            Err(kube::Error::Api(status)) if is_field_conflict(&status) => {
+                tracing::warn!("taking back a status field from another field manager");
+                api.patch_status(&target.name, &plain.force(), &Body::Apply(&body)).await
+            }
+            other => other,
+        };
+        match result {
+            Ok(_) => Ok(()),
+            // The only conflict left is that of the uid.
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {
+                Err(PatchError::Gone)
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "status patch failed");
+                Err(PatchError::Unavailable)
+            }
+        }
+    }
+}
+
+fn is_field_conflict(status: &kube::core::Status) -> bool {
+    let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
+    status.code == 409 && causes.iter().any(|cause| cause.reason == "FieldManagerConflict")
+}

@@ -1,0 +1,281 @@
+//! The route table: which webhook a path belongs to, from a watch of the GeminiWebhooks.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::watch::{Change, Lenient};
+use crate::api::GeminiWebhook;
+use crate::api::webhook::{LastDelivery, LastPing};
+
+/// Longest token that is looked up; ours have 26 characters.
+const TOKEN_BYTES: usize = 64;
+
+/// A webhook, as far as the receiver cares.
+#[derive(Clone, Debug)]
+pub struct Route {
+    pub uid: Arc<str>,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+    /// A webhook of the operator's namespace serves all namespaces.
+    pub in_operator_namespace: bool,
+    /// When the newest self-test was asked for.
+    pub ping_sent: Option<Timestamp>,
+    /// What was last written by a receiver, this one or another.
+    pub last_delivery: Option<LastDelivery>,
+    created: Option<Timestamp>,
+    token: Token,
+}
+
+/// The digest of a token: a lookup by it tells nothing by its duration.
+type Token = [u8; 32];
+
+impl Route {
+    /// Whether the batches of a namespace are this webhook's business.
+    pub fn serves(&self, namespace: &str) -> bool {
+        self.in_operator_namespace || *self.namespace == *namespace
+    }
+
+    fn from_object(object: SlimWebhook, operator_namespace: &str) -> Option<Self> {
+        let SlimWebhook { metadata, status } = object;
+        let status = status.0.unwrap_or_default();
+        // Until the controller has written a path there is nothing to route, but a deletion still needs the uid.
+        let token = status.path.0.as_deref().and_then(token_of).map_or([0; 32], digest);
+        let namespace = metadata.namespace?;
+        Some(Self {
+            uid: metadata.uid?.into(),
+            in_operator_namespace: namespace == operator_namespace,
+            namespace: namespace.into(),
+            name: metadata.name?.into(),
+            ping_sent: status.last_ping.0.map(|ping| ping.sent_time.0),
+            last_delivery: status.last_delivery.0,
+            created: metadata.creation_timestamp.map(|time| time.0),
+            token,
+        })
+    }
+}
+
+/// The token of a path: its last three segments are `v1`, `h` and the token, whatever prefix an Ingress keeps.
+pub fn token_of(path: &str) -> Option<&str> {
+    let mut segments = path.rsplit('/');
+    let (token, h, v1) = (segments.next()?, segments.next()?, segments.next()?);
+    // The first segment is preceded by a slash.
+    segments.next()?;
+    ((h, v1) == ("h", "v1") && (1..=TOKEN_BYTES).contains(&token.len())).then_some(token)
+}
+
+fn digest(token: &str) -> Token {
+    Sha256::digest(token).into()
+}
+
+/// The table. One watch, or one for each watched namespace, keeps it up to date.
+#[derive(Debug, Default)]
+pub struct Routes {
+    state: RwLock<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By uid; with the number of the watch that it came from.
+    routes: HashMap<Arc<str>, (usize, Arc<Route>)>,
+    /// Those with this token, the oldest first. There is one, unless somebody copied a status.
+    by_token: HashMap<Token, Vec<Arc<Route>>>,
+}
+
+impl Routes {
+    /// The webhook that owns a token.
+    pub fn find(&self, token: &str) -> Option<Arc<Route>> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.by_token.get(&digest(token)).and_then(|routes| routes.first()).cloned()
+    }
+
+    /// The newest version of a route.
+    pub fn get(&self, uid: &str) -> Option<Arc<Route>> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.routes.get(uid).map(|(_, route)| route.clone())
+    }
+
+    /// Takes over a change that the watch number `watch` saw. Returns the uids that are gone.
+    pub fn apply(&self, watch: usize, change: Change<Route>) -> Vec<Arc<str>> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut gone = Vec::new();
+        match change {
+            Change::All(all) => {
+                let kept: std::collections::HashSet<_> = all.iter().map(|route| route.uid.clone()).collect();
+                let stale =
+                    state.routes.iter().filter(|(uid, (from, _))| *from == watch && !kept.contains(*uid));
+                gone.extend(stale.map(|(uid, _)| uid.clone()));
+                for uid in &gone {
+                    state.remove(uid);
+                }
+                for route in all {
+                    state.upsert(watch, route);
+                }
+            }
+            Change::Applied(route) => state.upsert(watch, route),
+            Change::Deleted(route) => {
+                state.remove(&route.uid);
+                gone.push(route.uid);
+            }
+        }
+        gone
+    }
+}
+
+impl State {
+    fn upsert(&mut self, watch: usize, route: Route) {
+        self.remove(&route.uid);
+        let route = Arc::new(route);
+        if route.token != [0; 32] {
+            let owners = self.by_token.entry(route.token).or_default();
+            owners.push(route.clone());
+            // The first to have the token keeps it: a copy of somebody's status must not take his deliveries.
+            owners.sort_by(|a, b| (a.created, &a.uid).cmp(&(b.created, &b.uid)));
+        }
+        self.routes.insert(route.uid.clone(), (watch, route));
+    }
+
+    fn remove(&mut self, uid: &str) {
+        let Some((_, route)) = self.routes.remove(uid) else { return };
+        if let Some(owners) = self.by_token.get_mut(&route.token) {
+            owners.retain(|owner| !Arc::ptr_eq(owner, &route));
+            if owners.is_empty() {
+                self.by_token.remove(&route.token);
+            }
+        }
+    }
+}
+
+/// A GeminiWebhook without what the receiver does not read.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SlimWebhook {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    status: Lenient<SlimStatus>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SlimStatus {
+    path: Lenient<String>,
+    last_ping: Lenient<LastPing>,
+    last_delivery: Lenient<LastDelivery>,
+}
+
+impl SlimWebhook {
+    /// The route of this object; `None` for one that the API server would not have let in.
+    pub fn into_route(self, operator_namespace: &str) -> Option<Route> {
+        Route::from_object(self, operator_namespace)
+    }
+}
+
+impl Resource for SlimWebhook {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        GeminiWebhook::kind(&())
+    }
+    fn group((): &()) -> Cow<'_, str> {
+        GeminiWebhook::group(&())
+    }
+    fn version((): &()) -> Cow<'_, str> {
+        GeminiWebhook::version(&())
+    }
+    fn plural((): &()) -> Cow<'_, str> {
+        GeminiWebhook::plural(&())
+    }
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn route(namespace: &str, uid: &str, token: &str, created: &str) -> Route {
+        let object: SlimWebhook = serde_json::from_value(json!({
+            "metadata": {"namespace": namespace, "name": "main", "uid": uid, "creationTimestamp": created},
+            "spec": 7,
+            "status": {"path": format!("/v1/h/{token}"), "lastPing": "broken", "lastDelivery": {"id": "a"}},
+        }))
+        .unwrap();
+        object.into_route("operator").unwrap()
+    }
+
+    const EARLY: &str = "2026-01-01T00:00:00Z";
+    const LATE: &str = "2026-02-01T00:00:00Z";
+
+    #[test]
+    fn paths() {
+        for (path, token) in [
+            ("/v1/h/abc", Some("abc")),
+            ("/prefix/of/ingress/v1/h/abc", Some("abc")),
+            ("v1/h/abc", None),
+            ("/v1/h/", None),
+            ("/v1/h/abc/", None),
+            ("/v1/H/abc", None),
+            ("/v2/h/abc", None),
+            ("/", None),
+            ("", None),
+        ] {
+            assert_eq!(token_of(path), token, "{path}");
+        }
+        assert_eq!(token_of(&format!("/v1/h/{}", "a".repeat(65))), None);
+    }
+
+    #[test]
+    fn follows_the_objects() {
+        let routes = Routes::default();
+        routes.apply(0, Change::All(vec![route("a", "1", "t1", EARLY), route("operator", "2", "t2", EARLY)]));
+        assert_eq!(&*routes.find("t1").unwrap().uid, "1");
+        assert!(routes.find("t1").unwrap().serves("a") && !routes.find("t1").unwrap().serves("b"));
+        assert!(routes.find("t2").unwrap().serves("b"));
+        assert!(routes.find("t3").is_none() && routes.find("").is_none());
+
+        // Another watch's list does not touch these.
+        assert!(routes.apply(1, Change::All(vec![route("c", "3", "t3", EARLY)])).is_empty());
+        assert!(routes.find("t1").is_some() && routes.find("t3").is_some());
+
+        // A new path replaces the old one.
+        routes.apply(0, Change::Applied(route("a", "1", "t1b", EARLY)));
+        assert!(routes.find("t1").is_none() && routes.find("t1b").is_some());
+
+        assert_eq!(routes.apply(0, Change::All(vec![route("a", "1", "t1b", EARLY)])), ["2".into()]);
+        assert!(routes.find("t2").is_none());
+        routes.apply(0, Change::Deleted(route("a", "1", "t1b", EARLY)));
+        assert!(routes.find("t1b").is_none() && routes.get("1").is_none());
+    }
+
+    #[test]
+    fn a_copied_path_does_not_take_the_route() {
+        let routes = Routes::default();
+        routes.apply(0, Change::Applied(route("evil", "0", "t", LATE)));
+        routes.apply(0, Change::Applied(route("a", "9", "t", EARLY)));
+        assert_eq!(&*routes.find("t").unwrap().uid, "9");
+        routes.apply(0, Change::Deleted(route("a", "9", "t", EARLY)));
+        assert_eq!(&*routes.find("t").unwrap().uid, "0");
+    }
+
+    #[test]
+    fn a_webhook_without_a_path_has_no_route() {
+        let object: SlimWebhook =
+            serde_json::from_value(json!({"metadata": {"namespace": "a", "name": "b", "uid": "1"}})).unwrap();
+        let routes = Routes::default();
+        routes.apply(0, Change::Applied(object.into_route("operator").unwrap()));
+        assert!(routes.get("1").is_some());
+        assert!(routes.state.read().unwrap().by_token.is_empty());
+    }
+}

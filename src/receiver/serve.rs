@@ -1,0 +1,252 @@
+//! The accept loop: HTTP/1.1, plain or TLS, with the time-outs and bounds that ready-made servers leave out.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, Response};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::limits;
+use super::metrics::Metrics;
+use crate::runtime::tls::Tls;
+
+/// The bounds of the accept loop; tests shrink them.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub connections: usize,
+    pub header_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub drain: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            connections: limits::CONNECTIONS,
+            header_timeout: limits::HEADER_TIMEOUT,
+            idle_timeout: limits::IDLE_TIMEOUT,
+            drain: limits::DRAIN,
+        }
+    }
+}
+
+/// What answers requests.
+pub trait Service: Send + Sync + 'static {
+    fn answer(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// The server.
+pub struct Server<S> {
+    pub service: Arc<S>,
+    pub tls: Option<Arc<Tls>>,
+    pub metrics: Metrics,
+    pub bounds: Bounds,
+}
+
+impl<S: Service> Server<S> {
+    /// Serves until `stop`; then takes no more connections, lets the open ones end, and returns when they have or
+    /// the time is up.
+    pub async fn run(self, listener: TcpListener, stop: CancellationToken) {
+        let connections = Arc::new(Connections::default());
+        let tasks = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => self.take(stream, &connections, &tasks, &stop),
+                Err(error) => pause(&error).await,
+            }
+        }
+        drop(listener);
+        tasks.close();
+        if tokio::time::timeout(self.bounds.drain, tasks.wait()).await.is_err() {
+            tracing::warn!(connections = tasks.len(), "closing connections that did not end in time");
+            connections.close_all();
+            tasks.wait().await;
+        }
+    }
+
+    fn take(
+        &self,
+        stream: TcpStream,
+        connections: &Arc<Connections>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) {
+        let Some(place) = connections.enter(self.bounds.connections, &self.metrics) else {
+            // All are busy with real work: the newcomer goes, and its sender comes again.
+            return;
+        };
+        let connection = Connection {
+            service: self.service.clone(),
+            place,
+            bounds: self.bounds,
+            stop: stop.clone(),
+            deadline: Instant::now() + self.bounds.header_timeout,
+        };
+        let acceptor = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.current()));
+        tasks.spawn(async move {
+            // Answers are one small packet each; waiting to fill it up gains nothing. If it fails, they are late.
+            let _ = stream.set_nodelay(true);
+            match acceptor {
+                None => connection.speak(stream).await,
+                Some(acceptor) => {
+                    let killed = connection.place.killed.clone();
+                    let handshake = tokio::time::timeout_at(connection.deadline, acceptor.accept(stream));
+                    tokio::select! {
+                        () = killed.cancelled() => {}
+                        done = handshake => {
+                            if let Ok(Ok(stream)) = done {
+                                connection.speak(stream).await;
+                            }
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Errors of `accept` belong to one connection, or mean that there are no file descriptors left.
+async fn pause(error: &io::Error) {
+    let harmless =
+        [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::ConnectionRefused];
+    if !harmless.contains(&error.kind()) {
+        tracing::error!(error = error as &dyn std::error::Error, "accepting a connection failed");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+struct Connection<S> {
+    service: Arc<S>,
+    place: Place,
+    bounds: Bounds,
+    stop: CancellationToken,
+    /// By when the first request's headers must be there.
+    deadline: Instant,
+}
+
+impl<S: Service> Connection<S> {
+    async fn speak<I: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, io: I) {
+        let Self { service, place, bounds, stop, deadline } = self;
+        let waiting = place.waiting.clone();
+        let begun = Arc::new(AtomicBool::new(false));
+        let service = {
+            let begun = begun.clone();
+            service_fn(move |request: Request<hyper::body::Incoming>| {
+                begun.store(true, Ordering::Relaxed);
+                waiting.store(false, Ordering::Relaxed);
+                let (service, waiting) = (service.clone(), waiting.clone());
+                async move {
+                    let response = service.answer(request.map(Body::new)).await;
+                    waiting.store(true, Ordering::Relaxed);
+                    Ok::<_, Infallible>(response)
+                }
+            })
+        };
+        let connection = http1::Builder::new()
+            // Without a timer hyper's own time-out would never fire. It also runs while a connection is idle, so it is
+            // the idle time-out; the stricter one for the first request is below.
+            .timer(TokioTimer::new())
+            .header_read_timeout(bounds.idle_timeout)
+            .max_buf_size(limits::ALL_HEADERS_BYTES)
+            .max_headers(limits::HEADERS)
+            .serve_connection(TokioIo::new(io), service);
+        tokio::pin!(connection);
+        let (mut stopping, mut first) = (false, true);
+        loop {
+            tokio::select! {
+                // An error is the peer's: a broken request, or a broken connection.
+                _ = connection.as_mut() => return,
+                () = place.killed.cancelled() => return,
+                () = stop.cancelled(), if !stopping => {
+                    connection.as_mut().graceful_shutdown();
+                    stopping = true;
+                }
+                () = tokio::time::sleep_until(deadline), if first => {
+                    if !begun.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    first = false;
+                }
+            }
+        }
+    }
+}
+
+/// The open connections, the oldest first.
+#[derive(Default)]
+struct Connections {
+    state: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    next: u64,
+    places: BTreeMap<u64, (CancellationToken, Arc<AtomicBool>)>,
+}
+
+/// The place of one connection; given up when dropped.
+struct Place {
+    number: u64,
+    killed: CancellationToken,
+    /// Whether it is waiting for a request's headers, rather than working on a request.
+    waiting: Arc<AtomicBool>,
+    connections: Arc<Connections>,
+    metrics: Metrics,
+}
+
+impl Connections {
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a new connection. When all are taken, the oldest one that is still sending its headers goes for
+    /// it; `None` if there is no such one.
+    fn enter(self: &Arc<Self>, most: usize, metrics: &Metrics) -> Option<Place> {
+        let mut open = self.lock();
+        if open.places.len() >= most {
+            metrics.connections_refused.inc();
+            let idler = open.places.iter().find(|(_, (_, waiting))| waiting.load(Ordering::Relaxed));
+            let number = *idler?.0;
+            if let Some((killed, _)) = open.places.remove(&number) {
+                killed.cancel();
+            }
+        }
+        let number = open.next;
+        open.next += 1;
+        let (killed, waiting) = (CancellationToken::new(), Arc::new(AtomicBool::new(true)));
+        open.places.insert(number, (killed.clone(), waiting.clone()));
+        metrics.connections.inc();
+        Some(Place { number, killed, waiting, connections: self.clone(), metrics: metrics.clone() })
+    }
+
+    fn close_all(&self) {
+        self.lock().places.values().for_each(|(killed, _)| killed.cancel());
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.lock().places.remove(&self.number);
+        self.metrics.connections.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,11 @@
+//! Process plumbing that every process of the operator shares. It has no domain words: nothing here knows what a
+//! batch or a webhook is.
+
+pub mod admin;
+pub mod crypto;
+pub mod kube_client;
+pub mod listen;
+pub mod readiness;
+pub mod shutdown;
+pub mod telemetry;
+pub mod tls;

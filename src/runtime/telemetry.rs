@@ -1,0 +1,39 @@
+//! Logs: one subscriber, on stderr, so that stdout stays free for what other programs read.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::TryInitError;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line, for log collectors.
+    #[default]
+    Json,
+    /// For people at a terminal.
+    Text,
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("RUST_LOG is not a log filter")]
+    Filter(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("logging is set up already")]
+    AlreadySet(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Sends events to stderr, filtered by `RUST_LOG` (default: `info`).
+pub fn init(format: LogFormat) -> Result<(), Error> {
+    use tracing_subscriber::util::SubscriberInitExt;
+
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(text).map_err(|e| Error::Filter(e.into()))?,
+        _ => EnvFilter::new("info"),
+    };
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let done: Result<(), TryInitError> = match format {
+        LogFormat::Json => lines.json().flatten_event(true).finish().try_init(),
+        LogFormat::Text => lines.finish().try_init(),
+    };
+    done.map_err(|e| Error::AlreadySet(e.into()))
+}

@@ -71,12 +71,12 @@ async fn dismantle(subject: &mut Subject<'_>) -> Result<Progress, Error> {
         }
         _ => {}
     }
-    if subject.batch.spec.deletion_policy == DeletionPolicy::Delete {
-        if let Some(identity) = subject.batch.status.as_ref().and_then(|s| s.identity.as_ref()) {
-            let prefix = submit::file_prefix(&identity.submit_key);
-            for name in files::with_prefix(&subject.ctx.gemini, &key, &prefix).await? {
-                files::remove(&subject.ctx.gemini, &key, &name).await?;
-            }
+    if subject.batch.spec.deletion_policy == DeletionPolicy::Delete
+        && let Some(identity) = subject.batch.status.as_ref().and_then(|s| s.identity.as_ref())
+    {
+        let prefix = submit::file_prefix(&identity.submit_key);
+        for name in files::with_prefix(&subject.ctx.gemini, &key, &prefix).await? {
+            files::remove(&subject.ctx.gemini, &key, &name).await?;
         }
     }
     Ok(Progress::Done)

@@ -117,10 +117,10 @@ async fn fetch(
         collector.push(&chunk?);
     }
     let harvest = collector.finish();
-    if let Some(size) = known.as_ref().and_then(|f| f.size_bytes) {
-        if u64::try_from(size).ok() != Some(harvest.bytes) {
-            return Err(Error::Results(format!("{} of {size} bytes arrived; fetching again", harvest.bytes)));
-        }
+    if let Some(size) = known.as_ref().and_then(|f| f.size_bytes)
+        && u64::try_from(size).ok() != Some(harvest.bytes)
+    {
+        return Err(Error::Results(format!("{} of {size} bytes arrived; fetching again", harvest.bytes)));
     }
     if harvest.lines < job.stats.request.min(job.stats.successful) {
         return Err(Error::Results(format!(

@@ -1,6 +1,7 @@
 //! GeminiBatch: observe → plan → act → record, one step a pass.
 
 mod act;
+mod admission;
 mod cleanup;
 mod deliver;
 mod draft;
@@ -11,6 +12,7 @@ mod observed;
 mod plan;
 mod post;
 mod record;
+mod schedule;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -8,22 +8,24 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::admission::{admission, credentials_problem};
 use super::draft::Draft;
 use super::memory::Memory;
-use super::observed::{InputProblem, JobFacts, ModelFacts, Observed, SinkProblem, Tracking};
+use super::observed::{JobFacts, Observed, Tracking};
+use super::schedule::{age, is_terminal, listing_due, look, pause_left, sweep_due, tracking};
 use crate::api::batch::{
     GeminiBatch, GeminiBatchStatus, Identity, Listings, Phase, Run, Submission, WebhookMode,
 };
 use crate::api::condition::{Is, batch_type};
 use crate::api::{RESUBMIT_ANNOTATION, SUBMIT_KEY_ANNOTATION};
-use crate::controller::{Credentials, Next, after, is_claimed, until};
+use crate::controller::{Next, after, until};
 use crate::gemini;
 use crate::submit::{self, AttemptState, OperatorSecret, Timing};
 
 /// Version of the submission protocol that this program speaks.
 pub const PROTOCOL: i32 = 1;
 /// Name of the one run of a batch.
-const RUN: &str = "run-1";
+pub const RUN: &str = "run-1";
 
 /// What the pass itself brings along.
 pub struct Env<'a> {
@@ -74,6 +76,7 @@ pub enum Step {
 
 /// What `observe` has to look at for this batch in this pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // Independent questions, not a state.
 pub struct Needs {
     pub credentials: bool,
     /// Input, sink, model and staged file.
@@ -297,119 +300,6 @@ fn submission(
     }
 }
 
-/// Everything that is checked before anything is spent, then the upload, then the intent.
-fn admission(batch: &GeminiBatch, mut draft: Draft, n: i32, seen: &Observed, env: &Env<'_>) -> Plan {
-    if batch.spec.cancelled {
-        return draft.fail(
-            Phase::Cancelled,
-            "Cancelled",
-            "spec.cancelled was set before anything was submitted",
-        );
-    }
-    if batch.spec.suspend {
-        draft.set(
-            batch_type::ADMITTED,
-            Is::False,
-            "Suspended",
-            "spec.suspend is true; nothing happens at Gemini",
-        );
-        draft.phase(Phase::Suspended);
-        draft.settled("Suspended");
-        return draft.plan(Step::None, Next::Await);
-    }
-    draft.phase(Phase::Queued);
-    if let Some(pause) = credentials_problem(&mut draft, seen) {
-        return draft.plan(Step::None, Next::After(env.timing.secret_reread.min(pause)));
-    }
-    let Some(Credentials::Ready { fingerprint }) = &seen.credentials else {
-        return draft.plan(Step::None, Next::Now);
-    };
-    if let Some(annotation) = claim(batch, &draft.status, fingerprint) {
-        return draft.plan(Step::Claim { annotation }, Next::Now);
-    }
-    if let Some(ModelFacts::Unknown(message)) = &seen.model {
-        draft.set(batch_type::SUBMITTED, Is::False, "Rejected", message);
-        return draft.fail(Phase::Failed, "Rejected", message);
-    }
-    draft.set(batch_type::ADMITTED, Is::True, "Admitted", "");
-    let Some(input) = &seen.input else { return draft.plan(Step::None, Next::Now) };
-    let facts = match input {
-        Ok(facts) => facts,
-        Err(InputProblem::NotFound(message)) => return wait_for_input(draft, "SourceNotFound", message, env),
-        Err(InputProblem::Forbidden(message)) => {
-            return wait_for_input(draft, "SourceForbidden", message, env);
-        }
-        Err(InputProblem::Invalid { reason, message }) => {
-            draft.set(batch_type::INPUT_READY, Is::False, reason, message);
-            return draft.fail(Phase::Failed, "InvalidInput", message);
-        }
-    };
-    match &seen.sink {
-        Some(Err(SinkProblem::Forbidden(message))) => {
-            draft.set(batch_type::RESULTS_DELIVERED, Is::False, "SinkForbidden", message);
-            draft.stalled("SinkForbidden", message);
-            return draft.plan(Step::None, Next::After(env.timing.secret_reread));
-        }
-        Some(Err(SinkProblem::TooLarge(message))) => {
-            draft.set(batch_type::INPUT_READY, Is::False, "TooLarge", message);
-            return draft.fail(Phase::Failed, "InvalidInput", message);
-        }
-        Some(Ok(())) => draft.set(batch_type::RESULTS_DELIVERED, Is::False, "NotStarted", ""),
-        None => return draft.plan(Step::None, Next::Now),
-    }
-    let staged =
-        draft.status.input.as_ref().filter(|s| s.sha256 == facts.sha256).and_then(|s| s.file.clone());
-    let Some(file) = staged.filter(|_| seen.file_usable != Some(false)) else {
-        draft.set(batch_type::INPUT_READY, Is::False, "Staging", "uploading the requests");
-        draft.phase(Phase::Staging);
-        draft.progressing("Staging", "");
-        return draft.plan(Step::Stage, Next::Now);
-    };
-    intend(batch, draft, n, fingerprint, &file.name, env)
-}
-
-fn wait_for_input(mut draft: Draft, reason: &str, message: &str, env: &Env<'_>) -> Plan {
-    draft.set(batch_type::INPUT_READY, Is::False, reason, message);
-    draft.stalled(reason, message);
-    draft.plan(Step::None, Next::After(env.timing.secret_reread))
-}
-
-/// The durable intent. Only the process whose compare-and-swap of this status succeeded may POST.
-fn intend(
-    batch: &GeminiBatch,
-    mut draft: Draft,
-    n: i32,
-    fingerprint: &str,
-    file: &str,
-    env: &Env<'_>,
-) -> Plan {
-    let rows = draft.status.input.as_ref().map_or(0, |i| i.rows);
-    let marker = submit::marker(env.secret, draft.key(), n, &claim_of(batch, &draft.status));
-    draft.status.start_time.get_or_insert(Time(env.now));
-    draft.status.runs = vec![Run {
-        name: RUN.into(),
-        attempt: n,
-        submission: Submission::Pending,
-        state: None,
-        nonce: env.nonce.into(),
-        holder: env.holder.into(),
-        marker,
-        input_file: file.into(),
-        key_fingerprint: fingerprint.into(),
-        intent_time: Time(env.now),
-        listings: None,
-        remote_name: None,
-        submit_time: None,
-        end_time: None,
-        rows,
-        message: None,
-    }];
-    draft.set(batch_type::SUBMITTED, Is::False, "Submitting", "");
-    draft.phase(Phase::Submitting);
-    draft.progressing("Submitting", "");
-    draft.plan(Step::Post { nonce: env.nonce.into() }, Next::Now)
-}
-
 /// From the recorded name to the delivered results.
 fn remote(
     batch: &GeminiBatch,
@@ -468,10 +358,6 @@ fn show(draft: &mut Draft, job: &gemini::Batch) {
     }
 }
 
-fn is_terminal(run: &Run) -> bool {
-    run.state.as_deref().is_some_and(|s| ["SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED"].contains(&s))
-}
-
 fn track(draft: &mut Draft, mode: WebhookMode, tracking: &Tracking) {
     let (is, reason, message) = match tracking {
         Tracking::Static { webhook } => {
@@ -481,72 +367,6 @@ fn track(draft: &mut Draft, mode: WebhookMode, tracking: &Tracking) {
         Tracking::NotReady(why) | Tracking::SweepOnly(why) => (Is::False, "SweepOnly", why.clone()),
     };
     draft.set(batch_type::WEBHOOK_TRACKED, is, reason, &message);
-}
-
-fn tracking(status: &GeminiBatchStatus) -> Option<bool> {
-    crate::api::condition::get(&status.conditions, batch_type::WEBHOOK_TRACKED).map(|c| c.status == "True")
-}
-
-/// When to GET the job.
-struct Look {
-    due: bool,
-    for_event: bool,
-    at: Option<Timestamp>,
-}
-
-fn look(batch: &GeminiBatch, status: &GeminiBatchStatus, run: &Run, memory: &Memory, env: &Env<'_>) -> Look {
-    let at = |at: Timestamp| Look { due: at <= env.now, for_event: false, at: Some(at) };
-    let past = |from: Option<Timestamp>, pause: Duration| from.map_or(env.now, |from| after(from, pause));
-    // Recorded but never seen, or ended but not delivered and forgotten by a restart.
-    if run.state.is_none() || (is_terminal(run) && memory.job.is_none()) {
-        return at(env.now);
-    }
-    if is_terminal(run) {
-        return Look { due: false, for_event: false, at: None };
-    }
-    let event = status.last_event.as_ref().filter(|e| {
-        Some(&e.remote_name) == run.remote_name.as_ref() && Some(&e.id) != memory.handled_event.as_ref()
-    });
-    let mut best = event.map(|_| {
-        let when = past(memory.event_looked, env.timing.look_spacing);
-        Look { due: when <= env.now, for_event: true, at: Some(when) }
-    });
-    let mut consider = |candidate: Look| {
-        if best.as_ref().is_none_or(|b| candidate.at < b.at) {
-            best = Some(candidate);
-        }
-    };
-    if memory.unconfirmed > 0 {
-        if let Some(pause) = env.timing.look_again.get(memory.unconfirmed - 1) {
-            consider(at(past(memory.looked, *pause)));
-        }
-    }
-    if batch.spec.cancelled && memory.cancel_sent {
-        consider(at(past(memory.looked, env.timing.cancel_look)));
-    }
-    best.unwrap_or(Look { due: false, for_event: false, at: None })
-}
-
-/// Sweeps of one key fall on common ticks, so that one listing serves all its batches.
-fn sweep_due(status: &GeminiBatchStatus, memory: &Memory, env: &Env<'_>) -> Option<Timestamp> {
-    let tracked = tracking(status) == Some(true);
-    let interval = if tracked { env.timing.sweep_tracked } else { env.timing.sweep_bare };
-    let step = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
-    let last = memory.swept.or(status.submitted_time.as_ref().map(|t| t.0))?;
-    let tick = last.as_millisecond().div_euclid(step).saturating_add(1).saturating_mul(step);
-    Timestamp::from_millisecond(tick).ok()
-}
-
-fn listing_due(run: &Run, env: &Env<'_>) -> Timestamp {
-    let spacing = if run.submission == Submission::Quarantined {
-        env.timing.sweep_tracked
-    } else {
-        env.timing.listing_spacing
-    };
-    match run.listings.as_ref().and_then(|l| l.last_time.as_ref()) {
-        Some(last) => after(last.0, spacing),
-        None => run.intent_time.0,
-    }
 }
 
 fn attempt(run: &Run, memory: &Memory, env: &Env<'_>) -> submit::Attempt {
@@ -565,51 +385,11 @@ fn attempt(run: &Run, memory: &Memory, env: &Env<'_>) -> submit::Attempt {
     }
 }
 
-/// Kubernetes keeps whole seconds: an intent may be up to a second younger than it says.
-fn age(run: &Run, env: &Env<'_>) -> Duration {
-    until(env.now, run.intent_time.0).saturating_sub(Duration::from_secs(1))
-}
-
-/// How long a refused attempt still rests: longer with each refusal, and as long as the provider says.
-fn pause_left(run: &Run, memory: &Memory, env: &Env<'_>) -> Duration {
-    if run.submission != Submission::Abandoned {
-        return Duration::ZERO;
-    }
-    let refusals = u32::try_from(run.attempt.saturating_sub(1)).unwrap_or(0);
-    let pause = Timing::pause(env.timing.attempt_pause, env.timing.attempt_pause_max, refusals);
-    let own = after(run.intent_time.0, pause);
-    until(memory.retry_at.map_or(own, |told| told.max(own)), env.now)
-}
-
-/// The annotation that must stand before anything leaves the process, if it does not stand yet.
-fn claim(batch: &GeminiBatch, status: &GeminiBatchStatus, fingerprint: &str) -> Option<String> {
-    let wanted = format!("{}.{fingerprint}", status.identity.as_ref()?.submit_key);
-    let annotated = batch.metadata.annotations.as_ref().and_then(|a| a.get(SUBMIT_KEY_ANNOTATION));
-    (annotated != Some(&wanted) || !is_claimed(batch)).then_some(wanted)
-}
-
 /// The number of the attempt that a person lets be followed by another one.
 fn approved(batch: &GeminiBatch, status: &GeminiBatchStatus) -> Option<i32> {
     let text = batch.metadata.annotations.as_ref()?.get(RESUBMIT_ANNOTATION)?;
     let (key, n) = text.rsplit_once('.')?;
     (key == status.identity.as_ref()?.submit_key).then(|| n.parse().ok()).flatten()
-}
-
-/// Says what is wrong with the API key, if anything, and how soon to look again.
-fn credentials_problem(draft: &mut Draft, seen: &Observed) -> Option<Duration> {
-    let (reason, message) = match seen.credentials.as_ref()? {
-        Credentials::Ready { .. } => {
-            if draft.has(batch_type::ADMITTED) {
-                draft.set(batch_type::ADMITTED, Is::True, "Admitted", "");
-            }
-            return None;
-        }
-        Credentials::NotFound(message) => ("CredentialsNotFound", message),
-        Credentials::Refused(message) => ("CredentialsInvalid", message),
-    };
-    draft.set(batch_type::ADMITTED, Is::False, reason, message);
-    draft.stalled(reason, message);
-    Some(Duration::MAX)
 }
 
 /// What the marker of this batch vouches for.

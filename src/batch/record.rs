@@ -232,7 +232,7 @@ pub fn ended_without_results(batch: &GeminiBatch, job: &gemini::Batch, now: Time
     });
     match job.state {
         State::Cancelled => {
-            draft.failed(Phase::Cancelled, "Cancelled", "the job was cancelled before any row was answered")
+            draft.failed(Phase::Cancelled, "Cancelled", "the job was cancelled before any row was answered");
         }
         State::Succeeded => draft.failed(
             Phase::Failed,

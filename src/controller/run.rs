@@ -224,7 +224,7 @@ async fn run_batches(
             Arc::clone(&ctx),
         )
         .for_each(|result| {
-            report(&ctx, "GeminiBatch", result);
+            report(&ctx, "GeminiBatch", &result);
             futures::future::ready(())
         });
     tokio::join!(ready, work);
@@ -246,7 +246,7 @@ async fn run_webhooks(api: Api<DeserializeGuard<GeminiWebhook>>, ctx: Arc<Contex
             Arc::clone(&ctx),
         )
         .for_each(|result| {
-            report(&ctx, "GeminiWebhook", result);
+            report(&ctx, "GeminiWebhook", &result);
             futures::future::ready(())
         })
         .await;
@@ -268,12 +268,12 @@ type Finished<K> =
     Result<(ObjectRef<DeserializeGuard<K>>, Action), kube::runtime::controller::Error<Error, watcher::Error>>;
 
 /// The one place that logs and counts what became of a reconcile.
-fn report<K>(ctx: &Context, kind: &'static str, result: Finished<K>)
+fn report<K>(ctx: &Context, kind: &'static str, result: &Finished<K>)
 where
     K: kube::Resource<DynamicType = ()>,
 {
     use kube::runtime::controller::Error as Controlled;
-    let outcome = match &result {
+    let outcome = match result {
         Ok(_) => "Succeeded",
         Err(Controlled::ReconcilerFailed(error, object)) => {
             let text = error.to_string();

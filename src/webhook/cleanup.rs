@@ -17,15 +17,15 @@ pub async fn pass(ctx: &Context, api: &Api<GeminiWebhook>, webhook: &GeminiWebho
     let deleted = webhook.metadata.deletion_timestamp.as_ref().map_or_else(Timestamp::now, |t| t.0);
     let patience = webhook.spec.deletion_timeout.0 / ctx.timing.divisor;
     let deadline = after(deleted, patience);
-    if webhook.spec.deletion_policy == RegistrationDeletionPolicy::Delete {
-        if let Err(problem) = deregister(ctx, webhook).await {
-            let left = until(deadline, Timestamp::now());
-            if !left.is_zero() {
-                tracing::warn!(%problem, "webhook not deleted at Gemini yet");
-                return Ok(Action::requeue(left.min(ctx.timing.secret_reread / 6)));
-            }
-            give_up(ctx, webhook, &problem).await;
+    if webhook.spec.deletion_policy == RegistrationDeletionPolicy::Delete
+        && let Err(problem) = deregister(ctx, webhook).await
+    {
+        let left = until(deadline, Timestamp::now());
+        if !left.is_zero() {
+            tracing::warn!(%problem, "webhook not deleted at Gemini yet");
+            return Ok(Action::requeue(left.min(ctx.timing.secret_reread / 6)));
         }
+        give_up(ctx, webhook, &problem).await;
     }
     let uid = webhook.metadata.uid.as_deref().unwrap_or_default();
     keyring::remove(ctx, uid).await?;

@@ -1,0 +1,104 @@
+//! PURE: when to look at a batch's job, and by which means.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::memory::Memory;
+use super::plan::Env;
+use crate::api::batch::{GeminiBatch, GeminiBatchStatus, Run, Submission};
+use crate::api::condition::batch_type;
+use crate::controller::{after, until};
+use crate::submit::Timing;
+
+/// When to GET the job.
+pub struct Look {
+    pub due: bool,
+    pub for_event: bool,
+    pub at: Option<Timestamp>,
+}
+
+pub fn look(
+    batch: &GeminiBatch,
+    status: &GeminiBatchStatus,
+    run: &Run,
+    memory: &Memory,
+    env: &Env<'_>,
+) -> Look {
+    let at = |at: Timestamp| Look { due: at <= env.now, for_event: false, at: Some(at) };
+    let past = |from: Option<Timestamp>, pause: Duration| from.map_or(env.now, |from| after(from, pause));
+    // Recorded but never seen, or ended but not delivered and forgotten by a restart.
+    if run.state.is_none() || (is_terminal(run) && memory.job.is_none()) {
+        return at(env.now);
+    }
+    if is_terminal(run) {
+        return Look { due: false, for_event: false, at: None };
+    }
+    let event = status.last_event.as_ref().filter(|e| {
+        Some(&e.remote_name) == run.remote_name.as_ref() && Some(&e.id) != memory.handled_event.as_ref()
+    });
+    let mut best = event.map(|_| {
+        let when = past(memory.event_looked, env.timing.look_spacing);
+        Look { due: when <= env.now, for_event: true, at: Some(when) }
+    });
+    let mut consider = |candidate: Look| {
+        if best.as_ref().is_none_or(|b| candidate.at < b.at) {
+            best = Some(candidate);
+        }
+    };
+    if memory.unconfirmed > 0
+        && let Some(pause) = env.timing.look_again.get(memory.unconfirmed - 1)
+    {
+        consider(at(past(memory.looked, *pause)));
+    }
+    if batch.spec.cancelled && memory.cancel_sent {
+        consider(at(past(memory.looked, env.timing.cancel_look)));
+    }
+    best.unwrap_or(Look { due: false, for_event: false, at: None })
+}
+
+/// Sweeps of one key fall on common ticks, so that one listing serves all its batches.
+pub fn sweep_due(status: &GeminiBatchStatus, memory: &Memory, env: &Env<'_>) -> Option<Timestamp> {
+    let tracked = tracking(status) == Some(true);
+    let interval = if tracked { env.timing.sweep_tracked } else { env.timing.sweep_bare };
+    let step = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
+    let last = memory.swept.or(status.submitted_time.as_ref().map(|t| t.0))?;
+    let tick = last.as_millisecond().div_euclid(step).saturating_add(1).saturating_mul(step);
+    Timestamp::from_millisecond(tick).ok()
+}
+
+pub fn listing_due(run: &Run, env: &Env<'_>) -> Timestamp {
+    let spacing = if run.submission == Submission::Quarantined {
+        env.timing.sweep_tracked
+    } else {
+        env.timing.listing_spacing
+    };
+    match run.listings.as_ref().and_then(|l| l.last_time.as_ref()) {
+        Some(last) => after(last.0, spacing),
+        None => run.intent_time.0,
+    }
+}
+
+/// Kubernetes keeps whole seconds: an intent may be up to a second younger than it says.
+pub fn age(run: &Run, env: &Env<'_>) -> Duration {
+    until(env.now, run.intent_time.0).saturating_sub(Duration::from_secs(1))
+}
+
+/// How long a refused attempt still rests: longer with each refusal, and as long as the provider says.
+pub fn pause_left(run: &Run, memory: &Memory, env: &Env<'_>) -> Duration {
+    if run.submission != Submission::Abandoned {
+        return Duration::ZERO;
+    }
+    let refusals = u32::try_from(run.attempt.saturating_sub(1)).unwrap_or(0);
+    let pause = Timing::pause(env.timing.attempt_pause, env.timing.attempt_pause_max, refusals);
+    let own = after(run.intent_time.0, pause);
+    until(memory.retry_at.map_or(own, |told| told.max(own)), env.now)
+}
+
+pub fn is_terminal(run: &Run) -> bool {
+    run.state.as_deref().is_some_and(|s| ["SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED"].contains(&s))
+}
+
+pub fn tracking(status: &GeminiBatchStatus) -> Option<bool> {
+    crate::api::condition::get(&status.conditions, batch_type::WEBHOOK_TRACKED).map(|c| c.status == "True")
+}

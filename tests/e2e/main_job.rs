@@ -6,8 +6,9 @@ use crate::support::{Bed, BedOptions};
 
 /// The tutorial's job: `rows` tickets to summarise.
 fn tickets(name: &str, rows: usize, webhook: &str) -> String {
-    let requests: Vec<Value> =
-        (1..=rows).map(|i| json!({"key": format!("ticket-{i}"), "prompt": format!("Summarize ticket #{i}")})).collect();
+    let requests: Vec<Value> = (1..=rows)
+        .map(|i| json!({"key": format!("ticket-{i}"), "prompt": format!("Summarize ticket #{i}")}))
+        .collect();
     json!({
         "apiVersion": "gemini-operator.io/v1alpha1",
         "kind": "GeminiBatch",
@@ -24,7 +25,8 @@ fn tickets(name: &str, rows: usize, webhook: &str) -> String {
 
 /// What the emulator answers to the rendered request of ticket `i`.
 fn answer(i: usize) -> Value {
-    let request = json!({"contents": [{"role": "user", "parts": [{"text": format!("Summarize ticket #{i}")}]}]});
+    let request =
+        json!({"contents": [{"role": "user", "parts": [{"text": format!("Summarize ticket #{i}")}]}]});
     let mut answer = gemini_emulator::rows::answer(&request);
     // Which model answers is not a property of the request.
     answer["modelVersion"] = json!("gemini-3.5-flash");

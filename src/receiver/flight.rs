@@ -67,16 +67,13 @@ impl<W: Write> Flights<W> {
             std::collections::hash_map::Entry::Occupied(slot) => (false, slot.into_mut()),
             std::collections::hash_map::Entry::Vacant(slot) => (true, slot.insert(None)),
         };
-        let landing = match slot {
-            Some(next) => {
-                self.writer.merge(&mut next.value, value);
-                Landing { done: next.done.subscribe() }
-            }
-            None => {
-                let (done, receiver) = watch::channel(None);
-                *slot = Some(Next { value, done });
-                Landing { done: receiver }
-            }
+        let landing = if let Some(next) = slot {
+            self.writer.merge(&mut next.value, value);
+            Landing { done: next.done.subscribe() }
+        } else {
+            let (done, receiver) = watch::channel(None);
+            *slot = Some(Next { value, done });
+            Landing { done: receiver }
         };
         drop(slots);
         if idle {

@@ -128,3 +128,6 @@ fn is_field_conflict(status: &kube::core::Status) -> bool {
     let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
     status.code == 409 && causes.iter().any(|cause| cause.reason == "FieldManagerConflict")
 }
+
+#[cfg(test)]
+mod tests;

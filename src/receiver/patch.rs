@@ -1,7 +1,7 @@
 //! The one way by which the receiver changes anything: a server-side apply of its own status field.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use kube::api::{Patch as Body, PatchParams};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::index::SlimBatch;
 use super::limits;
 use super::metrics::Metrics;
+use super::quiet::Throttle;
 use super::routes::SlimWebhook;
 
 /// Owner of our fields.
@@ -57,11 +58,13 @@ pub trait Patch: Send + Sync + 'static {
 pub struct KubePatch {
     client: Client,
     metrics: Metrics,
+    /// While the API server is away every delivery fails.
+    throttle: Throttle,
 }
 
 impl KubePatch {
     pub fn new(client: Client, metrics: Metrics) -> Self {
-        Self { client, metrics }
+        Self { client, metrics, throttle: Throttle::new(Duration::from_secs(1)) }
     }
 }
 
@@ -85,6 +88,16 @@ impl Patch for KubePatch {
 }
 
 impl KubePatch {
+    /// The API server's own message holds the object's name; code and reason say enough.
+    fn complain(&self, error: &kube::Error) {
+        let Some(suppressed) = self.throttle.admit(Instant::now()) else { return };
+        if let kube::Error::Api(status) = error {
+            tracing::warn!(code = status.code, reason = status.reason, suppressed, "status patch refused");
+        } else {
+            tracing::warn!(error = error as &dyn std::error::Error, suppressed, "status patch failed");
+        }
+    }
+
     async fn apply<K>(&self, target: &Target, status: Value) -> Result<(), PatchError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -117,7 +130,7 @@ impl KubePatch {
                 Err(PatchError::Gone)
             }
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "status patch failed");
+                self.complain(&error);
                 Err(PatchError::Unavailable)
             }
         }

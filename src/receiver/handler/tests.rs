@@ -55,6 +55,7 @@ impl World {
             dummy: Key::dummy().unwrap(),
             clock: || Timestamp::from_second(NOW).unwrap(),
             body_timeout: Duration::from_secs(10),
+            body_grants: Semaphore::new(limits::BODY_GRANTS),
         };
         // Reported half a minute ago, so that no test is disturbed by a routine report.
         let quiet = json!({"lastDelivery": {"time": "2026-08-20T20:09:55Z"}});
@@ -369,4 +370,34 @@ async fn without_a_self_test_abuse_causes_no_writes() {
     }
     world.settle().await;
     assert!(world.patch.writes().is_empty());
+}
+
+#[tokio::test]
+async fn all_large_bodies_together_are_bounded() {
+    let mut world = World::new();
+    Arc::get_mut(&mut world.handler).unwrap().body_grants = Semaphore::new(4);
+    let stopped = || {
+        let most = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 100 * 1024]))]);
+        signed("t-x", "m", NOW, "").map(|_| Body::from_stream(most.chain(futures::stream::pending())))
+    };
+    let handler = world.handler.clone();
+    let first = tokio::spawn(async move { handler.handle(stopped()).await });
+    world.settle().await;
+    assert_eq!(world.send(stopped()).await, 503);
+    // Real deliveries do not suffer.
+    assert_eq!(world.deliver("t-a", "m", SUCCEEDED).await, 204);
+    first.abort();
+    assert!(first.await.is_err());
+    let whole = signed("t-x", "m", NOW, &"x".repeat(100 * 1024));
+    assert_eq!(world.send(whole).await, 401);
+}
+
+#[tokio::test]
+async fn the_answer_does_not_wait_longer_than_its_budget() {
+    let world = World::new();
+    world.patch.hang();
+    let begun = std::time::Instant::now();
+    let deliveries = (0..3).map(|_| world.deliver("t-a", "m", SUCCEEDED));
+    assert!(futures::future::join_all(deliveries).await.iter().all(|status| *status == 503));
+    assert!(begun.elapsed() < limits::STORE_BUDGET * 2);
 }

@@ -19,6 +19,9 @@ use super::routes::SlimWebhook;
 /// Owner of our fields.
 const FIELD_MANAGER: &str = "gemini-operator/receiver";
 
+/// So many answers "conflict" are met by another attempt, within the budget.
+const CONFLICTS: usize = 4;
+
 /// Which object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -109,31 +112,38 @@ impl KubePatch {
         let body = json!({
             "apiVersion": K::api_version(&()),
             "kind": K::kind(&()),
-            // With the uid, so that a namesake made since is refused.
+            // The uid says whom we mean, but on a status the API server (1.37) does not look at it: what came of it is
+            // seen from the answer. A `resourceVersion` it would look at, at the price of a conflict with every write
+            // of the controller; a stray hint costs less.
             "metadata": {"name": &*target.name, "namespace": &*target.namespace, "uid": &*target.uid},
             "status": status,
         });
-        let plain = PatchParams::apply(FIELD_MANAGER);
-        let first = api.patch_status(&target.name, &plain, &Body::Apply(&body)).await;
-        let result = match first {
-            // Somebody wrote our field by hand. It has one owner, and without force it would stay his for ever.
-            Err(kube::Error::Api(status)) if is_field_conflict(&status) => {
-                tracing::warn!("taking back a status field from another field manager");
-                api.patch_status(&target.name, &plain.force(), &Body::Apply(&body)).await
-            }
-            other => other,
-        };
-        match result {
-            Ok(_) => Ok(()),
-            // The only conflict left is that of the uid.
-            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {
-                Err(PatchError::Gone)
-            }
-            Err(error) => {
-                self.complain(&error);
-                Err(PatchError::Unavailable)
+        let mut params = PatchParams::apply(FIELD_MANAGER);
+        for _ in 0..CONFLICTS {
+            match api.patch_status(&target.name, &params, &Body::Apply(&body)).await {
+                Ok(object) if object.meta().uid.as_deref() == Some(&*target.uid) => return Ok(()),
+                Ok(_) => {
+                    tracing::warn!(
+                        "a status was written to a newer object of the same name; it has no job of that name"
+                    );
+                    return Err(PatchError::Gone);
+                }
+                // Somebody wrote our field by hand. It has one owner, and without force it would stay his for ever.
+                Err(kube::Error::Api(status)) if is_field_conflict(&status) => {
+                    tracing::warn!("taking back a status field from another field manager");
+                    params = params.force();
+                }
+                // The API server tries again by itself, and gives up while others write the object all the time. The
+                // object is there: this must never be taken for its end.
+                Err(kube::Error::Api(status)) if status.is_conflict() => {}
+                Err(kube::Error::Api(status)) if status.is_not_found() => return Err(PatchError::Gone),
+                Err(error) => {
+                    self.complain(&error);
+                    return Err(PatchError::Unavailable);
+                }
             }
         }
+        Err(PatchError::Unavailable)
     }
 }
 

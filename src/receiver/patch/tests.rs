@@ -55,7 +55,10 @@ fn status(code: u16, reason: &str, causes: &Value) -> (u16, Value) {
 }
 
 fn object() -> (u16, Value) {
-    (200, json!({"metadata": {"name": "x", "namespace": "a"}, "spec": {}, "status": {"runs": "?"}}))
+    (
+        200,
+        json!({"metadata": {"name": "x", "namespace": "a", "uid": "uid-x"}, "spec": {}, "status": {"runs": "?"}}),
+    )
 }
 
 async fn apply(
@@ -95,7 +98,7 @@ async fn answers() {
     let none = json!([]);
     for (answer, wanted) in [
         (status(404, "NotFound", &none), Err(PatchError::Gone)),
-        (status(409, "Conflict", &none), Err(PatchError::Gone)),
+        ((200, json!({"metadata": {"name": "x", "namespace": "a", "uid": "newer"}})), Err(PatchError::Gone)),
         (status(403, "Forbidden", &none), Err(PatchError::Unavailable)),
         (status(422, "Invalid", &none), Err(PatchError::Unavailable)),
         (status(500, "InternalError", &none), Err(PatchError::Unavailable)),
@@ -117,6 +120,15 @@ async fn force_only_against_another_owner_of_our_field() {
     let (result, requests) = apply(Kind::Batch, vec![taken, object()]).await;
     assert_eq!(result, Ok(()));
     assert!(!requests[0].0.contains("force") && requests[1].0.contains("force=true"), "{requests:?}");
+}
+
+#[tokio::test]
+async fn a_busy_object_is_not_a_missing_one() {
+    let busy = || status(409, "Conflict", &json!([]));
+    let (result, requests) = apply(Kind::Batch, vec![busy(), busy(), object()]).await;
+    assert_eq!((result, requests.len()), (Ok(()), 3));
+    let (result, _) = apply(Kind::Batch, vec![busy(), busy(), busy(), busy(), object()]).await;
+    assert_eq!(result, Err(PatchError::Unavailable));
 }
 
 #[tokio::test]

@@ -102,11 +102,15 @@ class Examiner:
     def __init__(self, version):
         self.version = version
         self.options = {"base_url": URL}
+        # Kept: a client that is forgotten closes its connections under the pagers that it made.
+        self.clients = {}
         self.client = self.client_for("TEST_API_KEY")
 
-    def client_for(self, key, **options):
-        http_options = types.HttpOptions(base_url=URL, api_version=self.version, **options)
-        return genai.Client(api_key=key, http_options=http_options)
+    def client_for(self, key):
+        if key not in self.clients:
+            http_options = types.HttpOptions(base_url=URL, api_version=self.version)
+            self.clients[key] = genai.Client(api_key=key, http_options=http_options)
+        return self.clients[key]
 
     def upload(self, content, **config):
         config = {"mime_type": "application/jsonl", "http_options": self.options, **config}

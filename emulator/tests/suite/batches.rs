@@ -58,8 +58,8 @@ async fn inline_jobs_return_metadata_and_both_result_forms() {
     assert_eq!(items[0]["metadata"], json!({"key": "r1"}));
     assert_eq!(items[1]["error"], json!({"code": 13, "message": "Internal error encountered."}));
     assert_eq!(items[1]["metadata"], json!({"key": "r2"}));
-    let stats = json!({"requestCount": "2", "successfulRequestCount": "1", "failedRequestCount": "1"});
-    assert_eq!(done["metadata"]["batchStats"], stats);
+    let counts = json!({"requestCount": "2", "successfulRequestCount": "1", "failedRequestCount": "1"});
+    assert_eq!(done["metadata"]["batchStats"], counts);
     assert_eq!(done["metadata"]["priority"], "5");
     assert_eq!(emulator.ledger().await["rows_paid"], 1, "a row that failed costs nothing");
 }

@@ -177,15 +177,16 @@ fn is_batch(operation: &Value) -> bool {
     let metadata = &operation["metadata"];
     let state = metadata["state"].as_str().unwrap_or_default();
     let open = ["BATCH_STATE_PENDING", "BATCH_STATE_RUNNING"].contains(&state);
-    let stats = metadata["batchStats"].as_object();
+    let counts = metadata["batchStats"].as_object();
     operation["name"].as_str().is_some_and(|name| name.starts_with("batches/") && name.len() >= 44)
         && metadata["name"] == operation["name"]
         && metadata["@type"].as_str().is_some_and(|name| name.ends_with("ContentBatch"))
         && metadata["model"].as_str().is_some_and(|name| name.starts_with("models/"))
         && is_time(&metadata["createTime"])
         && is_time(&metadata["updateTime"])
-        && stats
-            .is_some_and(|stats| stats.values().all(|count| count.as_str().is_some_and(|count| count != "0")))
+        && counts.is_some_and(|counts| {
+            counts.values().all(|count| count.as_str().is_some_and(|count| count != "0"))
+        })
         && if open {
             operation.get("done").is_none()
         } else {

@@ -59,7 +59,10 @@ fn the_emulator_is_a_package_of_its_own() {
     let emulator = fs::read_to_string(root().join("emulator/Cargo.toml")).unwrap();
     assert!(!emulator.contains("gemini-operator"), "emulator/Cargo.toml names the operator");
     let operator = fs::read_to_string(root().join("Cargo.toml")).unwrap();
-    assert!(!operator.contains("gemini-emulator"), "Cargo.toml names the emulator's package");
+    // Tests may ask it what it would answer; the operator itself may not know it.
+    let dependencies = operator.split("\n[dependencies]\n").nth(1).and_then(|rest| rest.split("\n[").next());
+    let dependencies = dependencies.expect("Cargo.toml has dependencies");
+    assert!(!dependencies.contains("gemini-emulator"), "the operator depends on the emulator's package");
 }
 
 /// Every room that there is has rules: a new folder must say whom it may know.

@@ -128,6 +128,10 @@ fn judge(path: &str, reference: &Reference) -> Option<String> {
         return forbidden.then(|| "the emulator shares no code with the operator".to_owned());
     }
     let inside = path.strip_prefix("src/")?;
+    // A room's tests may stand in for its neighbours.
+    if inside.ends_with("/tests.rs") {
+        return None;
+    }
     let room = inside.split('/').next().unwrap_or_default().trim_end_matches(".rs");
     if let Reference::Crate(name) = reference {
         if name == "gemini_emulator" {

@@ -2,26 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Bed, BedOptions};
-
-/// The tutorial's job: `rows` tickets to summarise.
-fn tickets(name: &str, rows: usize, webhook: &str) -> String {
-    let requests: Vec<Value> = (1..=rows)
-        .map(|i| json!({"key": format!("ticket-{i}"), "prompt": format!("Summarize ticket #{i}")}))
-        .collect();
-    json!({
-        "apiVersion": "gemini-operator.io/v1alpha1",
-        "kind": "GeminiBatch",
-        "metadata": {"name": name},
-        "spec": {
-            "apiKeySecretRef": {"name": "gemini"},
-            "model": "gemini-3.5-flash",
-            "input": {"inline": {"requests": requests}},
-            "webhook": {"mode": webhook},
-        },
-    })
-    .to_string()
-}
+use crate::objects::tickets;
+use crate::support::Bed;
 
 /// What the emulator answers to the rendered request of ticket `i`.
 fn answer(i: usize) -> Value {
@@ -64,7 +46,7 @@ async fn five_hundred_rows_end_to_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn completes_by_the_sweep_alone() {
-    let bed = Bed::with("sweep", BedOptions { timing_divisor: 60, ..BedOptions::default() }).await;
+    let bed = Bed::new("sweep").await;
     bed.make_api_key().await;
     bed.apply(&tickets("tickets", 3, "None")).await;
     bed.wait_complete("tickets").await;

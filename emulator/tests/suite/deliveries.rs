@@ -120,7 +120,10 @@ async fn delays_grow_and_end_after_a_day() {
     // Disabled: events are lost, until it is enabled again.
     let endpoint = Endpoint::start().await;
     emulator.faults(json!({})).await;
-    emulator.job("lost", &["a"]).await;
+    let lost = emulator.job("lost", &["a"]).await;
+    emulator.ended(&lost).await;
+    // The answer to this comes when everything that was due is done, events included.
+    emulator.advance(0).await;
     let change = json!({"state": "enabled", "uri": endpoint.url()});
     let (_, hook) = emulator.call(Method::PATCH, &format!("/v1/webhooks/{id}"), Some(change)).await;
     assert_eq!(hook["state"], "enabled");

@@ -260,6 +260,7 @@ async fn rules_choose_by_count_project_and_content() {
         {"match": {"call": "batches.create", "body_contains": "poison", "project": "one"}, "do": {"status": 503}},
         {"match": {"call": "batches.create", "key": "TEST_API_KEY", "nth": [2]}, "do": {"status": 504}},
         {"match": {"call": "models.list", "probability": 0.0}, "do": {"status": 500}},
+        {"match": {"call": "models.get", "from": 2}, "do": {"status": 403}},
     ]}))
     .await;
     let mut seen = Vec::new();
@@ -271,6 +272,9 @@ async fn rules_choose_by_count_project_and_content() {
     assert_eq!(try_create(&emulator, "one").await, Some(200));
     assert_eq!(try_create(&emulator, "two").await, Some(504));
     assert_eq!(emulator.get("/v1/models").await.0, 200);
+    for wanted in [200, 403, 403] {
+        assert_eq!(emulator.get("/v1/models/gemini-3.8-flash").await.0, wanted);
+    }
     let (_, plan) = emulator.get("/_emulator/faults").await;
     assert_eq!((&plan["rules"][0]["seen"], &plan["rules"][0]["fired"]), (&json!(4), &json!(2)));
     assert!(!plan.to_string().contains("TEST_API_KEY"), "keys in a plan are not shown");

@@ -10,6 +10,15 @@ export GEMINI_OPERATOR_CACHE := $(CACHE)
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
+.PHONY: demo
+demo: ## The main job, end to end, on this machine. KEEP=1 leaves it up.
+	@echo "==> building what is missing (Go and Rust side by side; minutes the first time)"
+	@testenv/controlplane.sh > /dev/null & control=$$!; \
+	  cargo build --locked --workspace --bins --example demo; built=$$?; \
+	  wait $$control && [ $$built -eq 0 ]
+	@testenv/kubectl.sh > /dev/null
+	@KEEP=$(KEEP) cargo run --quiet --locked --example demo
+
 .PHONY: test
 test: ## All tests, on a real control plane.
 	@testenv/controlplane.sh > /dev/null

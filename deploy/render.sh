@@ -5,7 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 helm=${1:-}
-[ -n "$helm" ] || helm=$(sh testenv/helm.sh)
+[ -n "$helm" ] || helm=$(testenv/helm.sh)
 output=${2:-deploy/install.yaml}
 namespace=gemini-operator-system
 

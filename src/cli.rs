@@ -25,7 +25,19 @@ pub enum Command {
     /// Receives Gemini's webhook deliveries.
     Receiver(ReceiverArgs),
     /// Prints the CustomResourceDefinitions.
-    Crd,
+    Crd {
+        /// Print only this kind.
+        kind: Option<CrdKind>,
+    },
+}
+
+/// A kind of ours.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum CrdKind {
+    #[value(name = "geminibatches")]
+    Batches,
+    #[value(name = "geminiwebhooks")]
+    Webhooks,
 }
 
 /// What both processes need.
@@ -127,7 +139,13 @@ impl ReceiverArgs {
     }
 }
 
-/// Both CRDs as YAML.
-pub fn crds() -> Result<String, String> {
-    Ok(yaml::document(&GeminiBatch::crd())? + &yaml::document(&GeminiWebhook::crd())?)
+/// One CRD or both, as YAML.
+pub fn crds(kind: Option<CrdKind>) -> Result<String, String> {
+    let batches = || yaml::document(&GeminiBatch::crd());
+    let webhooks = || yaml::document(&GeminiWebhook::crd());
+    match kind {
+        Some(CrdKind::Batches) => batches(),
+        Some(CrdKind::Webhooks) => webhooks(),
+        None => Ok(batches()? + &webhooks()?),
+    }
 }

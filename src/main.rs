@@ -28,7 +28,9 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), String> {
     match cli.command {
-        Command::Crd => std::io::stdout().write_all(crds()?.as_bytes()).map_err(|e| e.to_string()),
+        Command::Crd { kind } => {
+            std::io::stdout().write_all(crds(kind)?.as_bytes()).map_err(|e| e.to_string())
+        }
         Command::Controller(args) => process(args.common().log_format(), |stop| async {
             let client = connect(USER_AGENT, Retries::Default).await.map_err(chain)?;
             let writer = connect(USER_AGENT, Retries::Never).await.map_err(chain)?;

@@ -1,9 +1,9 @@
 //! Digests in the forms that the wire uses, and everything that must be the same for the same seed.
 
-use sha2::{Digest, Sha256};
+use ring::digest::{Context, SHA256, digest};
 
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
+    sized(digest(&SHA256, bytes))
 }
 
 pub fn hex(bytes: &[u8]) -> String {
@@ -40,15 +40,24 @@ pub fn word(seed: u64, words: &[&str], length: usize) -> String {
 }
 
 fn seeded(seed: u64, words: &[&str]) -> [u8; 32] {
-    let mut hasher = Sha256::new();
-    hasher.update(seed.to_be_bytes());
+    let mut hasher = Context::new(&SHA256);
+    hasher.update(&seed.to_be_bytes());
     for word in words {
-        hasher.update(word.len().to_be_bytes());
+        hasher.update(&word.len().to_be_bytes());
         hasher.update(word.as_bytes());
     }
-    hasher.finalize().into()
+    sized(hasher.finish())
 }
 
 fn first4(bytes: &[u8; 32]) -> [u8; 4] {
     [bytes[0], bytes[1], bytes[2], bytes[3]]
+}
+
+/// Of ring's digest, which does not say its length in its type.
+fn sized(digest: impl AsRef<[u8]>) -> [u8; 32] {
+    let mut out = [0; 32];
+    for (to, from) in out.iter_mut().zip(digest.as_ref()) {
+        *to = *from;
+    }
+    out
 }

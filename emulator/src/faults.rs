@@ -89,7 +89,7 @@ impl<T: PartialEq> OneOrMany<T> {
     }
 }
 
-/// Which calls.
+/// Which calls. In every kind of match, `nth` (a list), `from` and `every` count what fits the rest, from 1.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CallMatch {
@@ -111,6 +111,8 @@ pub struct CallMatch {
     pub project: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nth: Vec<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub every: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -230,6 +232,8 @@ pub struct DeliveryMatch {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nth: Vec<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub every: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probability: Option<f64>,
@@ -311,6 +315,8 @@ pub struct RowMatch {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nth: Vec<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub every: Option<u64>,
     /// By key and seed: the same rows in every run.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -365,6 +371,8 @@ pub struct JobMatch {
     pub project: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nth: Vec<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub every: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,6 @@
 //! Files: resumable upload, get, list, delete, download; everything ends after 48 h of the emulator's clock.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::calls::Version;
@@ -43,7 +43,8 @@ pub struct Upload {
     display_name: String,
     mime_type: String,
     expected: Option<u64>,
-    received: BytesMut,
+    chunks: Vec<Bytes>,
+    received: u64,
     finished: bool,
     list_lag: Nanos,
 }
@@ -137,7 +138,8 @@ pub fn start(app: &App, ctx: &Context) -> Answer {
         display_name: text("displayName").unwrap_or_default(),
         mime_type,
         expected,
-        received: BytesMut::new(),
+        chunks: Vec::new(),
+        received: 0,
         finished: false,
         list_lag: ctx.list_lag.unwrap_or(0),
     };
@@ -169,23 +171,24 @@ pub fn chunk(app: &App, ctx: &Context) -> Answer {
     if upload.finished {
         return Err(ApiError::invalid("Upload has already been terminated."));
     }
-    let received = upload.received.len() as u64;
     if command(ctx, "upload") {
-        if offset != received {
+        if offset != upload.received {
             return Err(ApiError::invalid(format!(
-                "Offset {offset} does not match the {received} bytes that were received."
+                "Offset {offset} does not match the {} bytes that were received.",
+                upload.received
             )));
         }
-        if upload.received.len().saturating_add(ctx.body.len()) > LIMIT {
+        if upload.received.saturating_add(ctx.body.len() as u64) > LIMIT as u64 {
             return Err(ApiError::invalid("File size exceeds the limit of 2147483648 bytes."));
         }
-        upload.received.extend_from_slice(&ctx.body);
+        upload.received += ctx.body.len() as u64;
+        upload.chunks.push(ctx.body.clone());
     }
     if !command(ctx, "finalize") {
         return Ok(Reply::new(200, "application/json; charset=UTF-8", Bytes::new())
             .header("x-goog-upload-status", "active"));
     }
-    let size = upload.received.len() as u64;
+    let size = upload.received;
     if let Some(expected) = upload.expected
         && expected != size
     {
@@ -198,7 +201,8 @@ pub fn chunk(app: &App, ctx: &Context) -> Answer {
         return Err(already(id));
     }
     upload.finished = true;
-    let bytes = std::mem::take(&mut upload.received).freeze();
+    state.files.retain(|_, file| file.expires > now);
+    let bytes = joined(std::mem::take(&mut upload.chunks));
     let mut file = StoredFile::new(&upload.project, &upload.display_name, bytes, Source::Uploaded, now);
     file.mime_type.clone_from(&upload.mime_type);
     file.visible = now.saturating_add(upload.list_lag.max(ctx.list_lag.unwrap_or(0)));
@@ -208,10 +212,18 @@ pub fn chunk(app: &App, ctx: &Context) -> Answer {
     Ok(Reply::ok(&answer).header("x-goog-upload-status", "final"))
 }
 
+/// One piece, without a copy where there is only one.
+fn joined(mut chunks: Vec<Bytes>) -> Bytes {
+    match chunks.len() {
+        1 => chunks.pop().unwrap_or_default(),
+        _ => chunks.concat().into(),
+    }
+}
+
 pub fn query(app: &App, ctx: &Context) -> Answer {
     let state = app.state();
     let upload = state.uploads.get(ctx.query("upload_id").unwrap_or_default()).ok_or_else(no_upload)?;
-    let size = if upload.finished { upload.expected.unwrap_or(0) } else { upload.received.len() as u64 };
+    let size = upload.received;
     Ok(Reply::new(200, "application/json; charset=UTF-8", Bytes::new())
         .header("x-goog-upload-status", if upload.finished { "final" } else { "active" })
         .header("x-goog-upload-size-received", size.to_string()))

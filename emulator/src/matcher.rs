@@ -22,6 +22,7 @@ struct Active<M, D> {
 /// When a rule fires, of what it has seen.
 struct When<'a> {
     nth: &'a [u64],
+    from: Option<u64>,
     every: Option<u64>,
     probability: Option<f64>,
 }
@@ -39,6 +40,7 @@ impl<M, D> Active<M, D> {
         let word = if word.is_empty() { &count } else { word };
         let when = when(&self.rule.when);
         let fires = (when.nth.is_empty() || when.nth.contains(&self.seen))
+            && when.from.is_none_or(|from| self.seen >= from)
             && when.every.is_none_or(|every| every > 0 && self.seen.is_multiple_of(every))
             && when.probability.is_none_or(|share| unit(seed, &["rule", &self.label, word]) < share)
             && self.rule.times.is_none_or(|times| self.fired < times);
@@ -248,17 +250,17 @@ fn matches_row(when: &RowMatch, facts: &RowFacts<'_>) -> bool {
 }
 
 fn call_when(when: &CallMatch) -> When<'_> {
-    When { nth: &when.nth, every: when.every, probability: when.probability }
+    When { nth: &when.nth, from: when.from, every: when.every, probability: when.probability }
 }
 
 fn delivery_when(when: &DeliveryMatch) -> When<'_> {
-    When { nth: &when.nth, every: when.every, probability: when.probability }
+    When { nth: &when.nth, from: when.from, every: when.every, probability: when.probability }
 }
 
 fn job_when(when: &JobMatch) -> When<'_> {
-    When { nth: &when.nth, every: when.every, probability: when.probability }
+    When { nth: &when.nth, from: when.from, every: when.every, probability: when.probability }
 }
 
 fn row_when(when: &RowMatch) -> When<'_> {
-    When { nth: &when.nth, every: when.every, probability: when.probability }
+    When { nth: &when.nth, from: when.from, every: when.every, probability: when.probability }
 }

@@ -98,9 +98,22 @@ pub fn prompt(request: &Value) -> String {
     texts.join("\n")
 }
 
+/// A request with its digest, from which everything about its answer follows.
+pub struct Row<'a> {
+    request: &'a Value,
+    pub digest: [u8; 32],
+}
+
+impl<'a> Row<'a> {
+    pub fn new(request: &'a Value) -> Self {
+        Self { request, digest: sha256(canonical(request).as_bytes()) }
+    }
+}
+
 /// The text of the answer before any limit is applied.
-pub fn answer_text(request: &Value) -> String {
-    let digest = &hex(&sha256(canonical(request).as_bytes()))[..8];
+fn answer_text(row: &Row<'_>) -> String {
+    let request = row.request;
+    let digest = &hex(&row.digest)[..8];
     let start: String = prompt(request).chars().take(60).collect();
     let config = get(request, "generationConfig");
     if config.and_then(|config| text(config, "responseMimeType")) == Some("application/json") {
@@ -112,21 +125,26 @@ pub fn answer_text(request: &Value) -> String {
 
 /// The `GenerateContentResponse` of a request, without `modelVersion` (the server adds the job's model).
 pub fn answer(request: &Value) -> Value {
+    full_answer(&Row::new(request))
+}
+
+fn full_answer(row: &Row<'_>) -> Value {
+    let request = row.request;
     let limit = get(request, "generationConfig")
         .and_then(|config| get(config, "maxOutputTokens"))
         .and_then(int)
         .and_then(|limit| usize::try_from(limit).ok())
         .filter(|limit| *limit > 0);
-    let whole = answer_text(request);
+    let whole = answer_text(row);
     match limit {
         Some(limit) if limit < tokens(&whole) => {
-            response(request, &start_of(&whole, limit.saturating_mul(4)), "MAX_TOKENS")
+            response(row, &start_of(&whole, limit.saturating_mul(4)), "MAX_TOKENS")
         }
-        _ => response(request, &whole, "STOP"),
+        _ => response(row, &whole, "STOP"),
     }
 }
 
-fn response(request: &Value, text: &str, reason: &str) -> Value {
+fn response(row: &Row<'_>, text: &str, reason: &str) -> Value {
     let candidates = tokens(text);
     json!({
         "candidates": [{
@@ -134,8 +152,8 @@ fn response(request: &Value, text: &str, reason: &str) -> Value {
             "finishReason": reason,
             "index": 0,
         }],
-        "usageMetadata": usage(request, candidates),
-        "responseId": response_id(request),
+        "usageMetadata": usage(row, candidates),
+        "responseId": response_id(row),
     })
 }
 
@@ -144,18 +162,18 @@ fn start_of(text: &str, characters: usize) -> String {
 }
 
 /// About every fourth row thinks, unless `thinkingConfig.thinkingBudget` is 0.
-fn thoughts(request: &Value) -> usize {
-    let budget = get(request, "generationConfig")
+fn thoughts(row: &Row<'_>) -> usize {
+    let budget = get(row.request, "generationConfig")
         .and_then(|config| get(config, "thinkingConfig"))
         .and_then(|config| get(config, "thinkingBudget"))
         .and_then(int);
-    let digest = sha256(canonical(request).as_bytes());
+    let digest = &row.digest;
     if budget == Some(0) || !digest[8].is_multiple_of(4) { 0 } else { usize::from(digest[9]) + 1 }
 }
 
-fn usage(request: &Value, candidates: usize) -> Value {
-    let prompt = prompt_tokens(request);
-    let thoughts = thoughts(request);
+fn usage(row: &Row<'_>, candidates: usize) -> Value {
+    let prompt = prompt_tokens(row.request);
+    let thoughts = thoughts(row);
     let mut usage = json!({
         "promptTokenCount": prompt,
         "totalTokenCount": prompt + candidates + thoughts,
@@ -170,9 +188,8 @@ fn usage(request: &Value, candidates: usize) -> Value {
     usage
 }
 
-fn response_id(request: &Value) -> String {
-    let digest = sha256(canonical(request).as_bytes());
-    data_encoding::BASE64URL_NOPAD.encode(&digest[16..32])
+fn response_id(row: &Row<'_>) -> String {
+    data_encoding::BASE64URL_NOPAD.encode(&row.digest[16..32])
 }
 
 /// The embedding of a request: `outputDimensionality` (else 16) multiples of 1/128 in -1..1.
@@ -209,7 +226,7 @@ pub fn marker(request: &Value) -> Option<Marker> {
 }
 
 /// The row that an outcome makes of a request.
-pub fn produce(kind: Kind, model: &str, request: &Value, outcome: &Outcome) -> Produced {
+pub fn produce(kind: Kind, model: &str, row: &Row<'_>, outcome: &Outcome) -> Produced {
     if let Outcome::Error { code, message } = outcome {
         let message = message.clone().unwrap_or_else(|| status_message(*code).to_owned());
         return Produced {
@@ -220,9 +237,9 @@ pub fn produce(kind: Kind, model: &str, request: &Value, outcome: &Outcome) -> P
         };
     }
     let response = match kind {
-        Kind::Embed => embedding(request),
+        Kind::Embed => embedding(row.request),
         Kind::Generate => {
-            let mut response = generated(request, outcome);
+            let mut response = generated(row, outcome);
             response["modelVersion"] = json!(model);
             response
         }
@@ -239,29 +256,29 @@ pub fn produce(kind: Kind, model: &str, request: &Value, outcome: &Outcome) -> P
     }
 }
 
-fn generated(request: &Value, outcome: &Outcome) -> Value {
+fn generated(row: &Row<'_>, outcome: &Outcome) -> Value {
     match outcome {
         Outcome::Blocked => json!({
             "promptFeedback": {"blockReason": "SAFETY"},
-            "usageMetadata": usage(request, 0),
-            "responseId": response_id(request),
+            "usageMetadata": usage(row, 0),
+            "responseId": response_id(row),
         }),
         Outcome::Finish(reason) => json!({
             "candidates": [{"finishReason": reason, "index": 0}],
-            "usageMetadata": usage(request, 0),
-            "responseId": response_id(request),
+            "usageMetadata": usage(row, 0),
+            "responseId": response_id(row),
         }),
         Outcome::Empty => json!({
             "candidates": [{"content": {"role": "model"}, "finishReason": "STOP", "index": 0}],
-            "usageMetadata": usage(request, 0),
-            "responseId": response_id(request),
+            "usageMetadata": usage(row, 0),
+            "responseId": response_id(row),
         }),
         Outcome::Truncated => {
-            let whole = answer_text(request);
+            let whole = answer_text(row);
             let half = whole.chars().count() / 2;
-            response(request, &start_of(&whole, half), "MAX_TOKENS")
+            response(row, &start_of(&whole, half), "MAX_TOKENS")
         }
-        _ => answer(request),
+        _ => full_answer(row),
     }
 }
 

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use crate::digest::{sha256, word};
+use crate::digest::{hex, sha256, word};
 use crate::jobs::{Input, Job};
-use crate::json::{canonical, get};
+use crate::json::get;
 use crate::matcher::RowFacts;
-use crate::rows::{Kind, Outcome, Produced, marker, produce, prompt};
+use crate::rows::{Kind, Outcome, Produced, Row, marker, produce, prompt};
 use crate::state::App;
 
 /// What a run needs to know of its job.
@@ -190,13 +190,13 @@ fn row(
     index: u64,
     request: &Value,
 ) -> Produced {
-    let digest = sha256(canonical(request).as_bytes());
+    let subject = Row::new(request);
     let outcome = if input.served.is_some_and(|served| index >= served) {
         Outcome::Error { code: 1, message: None }
     } else {
-        wish(app, input, key, index, request, &digest)
+        wish(app, input, key, index, request, &subject.digest)
     };
-    let row = produce(input.kind, &input.model, request, &outcome);
+    let row = produce(input.kind, &input.model, &subject, &outcome);
     results.paid += u64::from(row.paid);
     if row.successful() {
         results.successful += 1;
@@ -208,7 +208,7 @@ fn row(
         index,
         outcome: outcome_name(&outcome),
         paid: row.paid,
-        digest: crate::digest::hex(&digest[..4]),
+        digest: hex(&subject.digest[..4]),
     });
     row
 }
@@ -243,7 +243,7 @@ fn wish(
 }
 
 fn row_mark(project: &str, key: Option<&str>, digest: &[u8; 32]) -> [u8; 16] {
-    let whole = sha256(json!([project, key, crate::digest::hex(digest)]).to_string().as_bytes());
+    let whole = sha256(json!([project, key, hex(digest)]).to_string().as_bytes());
     let mut mark = [0; 16];
     mark.copy_from_slice(&whole[..16]);
     mark

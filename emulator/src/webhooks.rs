@@ -59,6 +59,8 @@ pub struct Webhook {
     /// Oldest first.
     pub secrets: Vec<Secret>,
     pub created: Nanos,
+    /// Before this, it is in no list.
+    pub visible: Nanos,
     pub failed_attempts: u64,
     pub failing_since: Option<Nanos>,
     pub failed_events: u64,
@@ -225,6 +227,7 @@ pub fn create(app: &App, ctx: &Context) -> Answer {
         state: fields.state.unwrap_or("enabled"),
         secrets: vec![secret.clone()],
         created: now,
+        visible: now.saturating_add(ctx.list_lag.unwrap_or(0)),
         failed_attempts: 0,
         failing_since: None,
         failed_events: 0,
@@ -245,7 +248,8 @@ pub fn list(app: &App, ctx: &Context) -> Answer {
     let mut webhooks: Vec<&Webhook> = state
         .webhooks
         .values()
-        .filter(|webhook| webhook.project == ctx.project && webhook.created.saturating_add(lag) <= now)
+        .filter(|webhook| webhook.project == ctx.project && webhook.visible <= now)
+        .filter(|webhook| webhook.created.saturating_add(lag) <= now)
         .collect();
     webhooks.sort_unstable_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
     let (shown, next) =

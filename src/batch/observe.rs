@@ -68,8 +68,11 @@ async fn gemini_side(
     let memory = ctx.batch_memory.get(&uid);
     if needs.admission {
         if memory.model_known.as_deref() != Some(fingerprint) {
-            seen.model = Some(model(subject, key).await?);
-            ctx.batch_memory.update(&uid, |m| m.model_known = Some(fingerprint.to_owned()));
+            let facts = model(subject, key).await?;
+            if facts == ModelFacts::Known {
+                ctx.batch_memory.update(&uid, |m| m.model_known = Some(fingerprint.to_owned()));
+            }
+            seen.model = Some(facts);
         }
         seen.file_usable = file_usable(subject, key, memory.uploaded.as_deref()).await?;
     }

@@ -57,6 +57,9 @@ async fn complete(gemini: &Gemini, key: &ApiKey) -> Result<Listing, Error> {
     let (mut jobs, mut token) = (vec![], None);
     for _ in 0..MAX_PAGES {
         let page = gemini.list_batches(key, token.as_deref()).await?;
+        if page.unreadable > 0 {
+            return Err(Error::transient("batches.list holds entries that cannot be read"));
+        }
         jobs.extend(page.batches);
         token = page.next_page_token;
         if token.is_none() {

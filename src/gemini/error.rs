@@ -229,7 +229,9 @@ fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    // HTTP dates are those of mail, always in GMT. A wrong weekday is no reason to come back too early.
+    let parser = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true);
+    let date = parser.parse_timestamp(text).ok()?;
     // In the past means now.
     Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
 }

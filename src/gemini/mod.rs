@@ -8,6 +8,8 @@ mod error;
 mod files;
 mod http;
 mod submit;
+#[cfg(test)]
+mod tests;
 mod upload;
 mod webhooks;
 mod wire;

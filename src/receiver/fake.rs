@@ -1,5 +1,6 @@
 //! An API server in memory, for tests.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
@@ -10,11 +11,17 @@ use super::patch::{Patch, PatchError, Target};
 pub struct FakePatch {
     failure: Mutex<Option<PatchError>>,
     writes: Mutex<Vec<(Target, Value)>>,
+    hangs: AtomicBool,
 }
 
 impl FakePatch {
     pub fn fail(&self, failure: Option<PatchError>) {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+
+    /// From now on nothing is answered.
+    pub fn hang(&self) {
+        self.hangs.store(true, Ordering::Relaxed);
     }
 
     pub fn writes(&self) -> Vec<(Target, Value)> {
@@ -24,6 +31,9 @@ impl FakePatch {
 
 impl Patch for FakePatch {
     async fn apply_status(&self, target: &Target, status: Value) -> Result<(), PatchError> {
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         // A round trip: others get their turn.
         for _ in 0..10 {
             tokio::task::yield_now().await;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::dedupe::{Begun, Dedupe, Ticket};
 use super::delivery::{Deliveries, Reported, Seen};
@@ -50,6 +51,14 @@ pub struct Handler<P: Patch> {
     pub dummy: Key,
     pub clock: fn() -> Timestamp,
     pub body_timeout: Duration,
+    /// What all large bodies together may take.
+    pub body_grants: Semaphore,
+}
+
+/// A body, with the right to the memory that it takes.
+struct Read<'a> {
+    bytes: Vec<u8>,
+    held: Vec<SemaphorePermit<'a>>,
 }
 
 /// What a request gets for an answer.
@@ -118,7 +127,7 @@ impl<P: Patch> Handler<P> {
             return Err(Answer::Unavailable);
         }
         let route = token_of(parts.uri.path()).and_then(|token| self.routes.find(token));
-        let body = self.read(body).await?;
+        let Read { bytes: body, held: _held } = self.read(body).await?;
         let now = (self.clock)();
         let (route, keys) = self.keys(route, &parts, &body, now)?;
         let verdict = verify(&parts, &body, &keys, now).map_err(|reason| {
@@ -154,18 +163,23 @@ impl<P: Patch> Handler<P> {
     }
 
     /// The raw bytes, as they were signed.
-    async fn read(&self, body: Body) -> Result<Vec<u8>, Answer> {
+    async fn read(&self, body: Body) -> Result<Read<'_>, Answer> {
         let mut chunks = body.into_data_stream();
         let read = async {
-            let mut bytes: Vec<u8> = Vec::new();
+            let mut read = Read { bytes: Vec::new(), held: Vec::new() };
             while let Some(chunk) = chunks.next().await {
                 let chunk: Bytes = chunk.map_err(|_| Answer::BrokenBody)?;
-                if bytes.len() + chunk.len() > limits::BODY_BYTES {
+                if read.bytes.len() + chunk.len() > limits::BODY_BYTES {
                     return Err(self.refuse_as(Rejection::TooLarge, Answer::TooLarge));
                 }
-                bytes.extend_from_slice(&chunk);
+                read.bytes.extend_from_slice(&chunk);
+                while read.bytes.len() > limits::BODY_FREE_BYTES + read.held.len() * limits::BODY_GRANT_BYTES
+                {
+                    let grant = self.body_grants.try_acquire().map_err(|_| Answer::Unavailable)?;
+                    read.held.push(grant);
+                }
             }
-            Ok(bytes)
+            Ok(read)
         };
         tokio::time::timeout(self.body_timeout, read).await.unwrap_or(Err(Answer::BodyTimeout))
     }
@@ -223,11 +237,18 @@ impl<P: Patch> Handler<P> {
             time: now,
         };
         let report = self.deliveries.verified(route, &seen);
-        let outcome = match self.ticket(&route.uid, verdict.id).await {
-            None => self.settled(report, Outcome::Duplicate).await,
-            Some(ticket) => self.apply(route, ticket, &seen, envelope, report).await,
+        let settle = async {
+            match self.ticket(&route.uid, verdict.id).await {
+                None => Self::settled(report, Outcome::Duplicate).await,
+                Some(ticket) => self.apply(route, ticket, &seen, envelope, report).await,
+            }
         };
+        // One budget for all: waiting for a duplicate in flight, and for a write of our own. A write that is under way
+        // goes on, and makes the sender's next attempt redundant.
+        let outcome =
+            tokio::time::timeout(limits::STORE_BUDGET, settle).await.unwrap_or(Outcome::Unavailable);
         self.metrics.delivery(outcome);
+        tracing::debug!(?outcome, "delivery");
         match outcome {
             Outcome::Unavailable => Answer::Unavailable,
             _ => Answer::NoContent,
@@ -259,9 +280,9 @@ impl<P: Patch> Handler<P> {
         let outcome = match envelope {
             Envelope::Batch(event) => self.hint(route, seen, event).await,
             // Nothing but the report tells of these.
-            Envelope::Ping => self.settled(report, Outcome::Ping).await,
-            Envelope::Other(_) => self.settled(report, Outcome::UnknownType).await,
-            Envelope::Unusable => self.settled(report, Outcome::Unusable).await,
+            Envelope::Ping => Self::settled(report, Outcome::Ping).await,
+            Envelope::Other(_) => Self::settled(report, Outcome::UnknownType).await,
+            Envelope::Unusable => Self::settled(report, Outcome::Unusable).await,
         };
         match outcome {
             Outcome::Accepted | Outcome::Redundant | Outcome::Ping => ticket.stored(Instant::now()),
@@ -272,11 +293,11 @@ impl<P: Patch> Handler<P> {
     }
 
     /// Waits for a report that a self-test waits for.
-    async fn settled(&self, report: Option<Reported>, outcome: Outcome) -> Outcome {
+    async fn settled(report: Option<Reported>, outcome: Outcome) -> Outcome {
         let Some(report) = report else { return outcome };
-        match tokio::time::timeout(limits::STORE_BUDGET, report.outcome()).await {
-            Ok(Some(Ok(()))) => outcome,
-            _ => Outcome::Unavailable,
+        match report.outcome().await {
+            Some(Ok(())) => outcome,
+            Some(Err(_)) | None => Outcome::Unavailable,
         }
     }
 

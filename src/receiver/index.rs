@@ -61,10 +61,10 @@ impl Index {
         match change {
             Change::All(all) => {
                 let kept: HashSet<_> = all.iter().map(|batch| batch.uid.clone()).collect();
-                let stale =
+                let gone =
                     state.batches.iter().filter(|(uid, (from, _))| *from == watch && !kept.contains(*uid));
-                let stale: Vec<_> = stale.map(|(uid, _)| uid.clone()).collect();
-                for uid in stale {
+                let gone: Vec<_> = gone.map(|(uid, _)| uid.clone()).collect();
+                for uid in gone {
                     state.remove(&uid);
                 }
                 for batch in all {

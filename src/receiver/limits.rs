@@ -6,6 +6,16 @@ use std::time::Duration;
 /// A delivery is an envelope of some hundred bytes; user metadata may swell it. More is not from Gemini.
 pub const BODY_BYTES: usize = 256 * 1024;
 
+/// A body up to this size costs nothing: 1 024 of them are 8 MiB. Real deliveries are far below it.
+pub const BODY_FREE_BYTES: usize = 8 * 1024;
+
+/// Larger bodies take memory in steps of this size …
+pub const BODY_GRANT_BYTES: usize = 32 * 1024;
+
+/// … of which there are so many: 32 MiB. Otherwise 1 024 senders that stop just before the end of a body of the
+/// largest size would take 256 MiB, and the pod's memory limit with it. Who comes too many gets a 503.
+pub const BODY_GRANTS: usize = 1024;
+
 /// All headers together. Ingress controllers add their own; the smallest buffer that leaves room for them.
 pub const ALL_HEADERS_BYTES: usize = 16 * 1024;
 

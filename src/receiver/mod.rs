@@ -34,10 +34,10 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use self::handler::Handler;
 use self::index::{Index, SlimBatch};
@@ -126,6 +126,7 @@ pub async fn run(settings: Settings, client: Client, shutdown: CancellationToken
         dummy: Key::dummy().map_err(|_| Error::DummyKey)?,
         clock: Timestamp::now,
         body_timeout: limits::BODY_TIMEOUT,
+        body_grants: Semaphore::new(limits::BODY_GRANTS),
     });
 
     // Every task reports its name when it ends; whichever does so before the shutdown ends the process.
@@ -144,10 +145,11 @@ pub async fn run(settings: Settings, client: Client, shutdown: CancellationToken
         let last = last.clone();
         spawn(&mut tasks, "TLS reload", async move { tls.watch(last).await });
     }
-    let mut server = tokio::spawn({
+    // Aborted with this function: a part that fails must not leave the others serving.
+    let mut server = AbortOnDropHandle::new(tokio::spawn({
         let server = Server { service: handler, tls, metrics, bounds: Bounds::default() };
         server.run(listener, shutdown.clone())
-    });
+    }));
 
     listen::announce(&announcement).map_err(Error::Announce)?;
     tokio::select! {

@@ -1,7 +1,7 @@
 //! The one way by which the receiver changes anything: a server-side apply of its own status field.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use kube::api::{Patch as Body, PatchParams};
@@ -13,10 +13,14 @@ use serde_json::{Value, json};
 use super::index::SlimBatch;
 use super::limits;
 use super::metrics::Metrics;
+use super::quiet::Throttle;
 use super::routes::SlimWebhook;
 
 /// Owner of our fields.
 const FIELD_MANAGER: &str = "gemini-operator/receiver";
+
+/// So many answers "conflict" are met by another attempt, within the budget.
+const CONFLICTS: usize = 4;
 
 /// Which object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,11 +61,13 @@ pub trait Patch: Send + Sync + 'static {
 pub struct KubePatch {
     client: Client,
     metrics: Metrics,
+    /// While the API server is away every delivery fails.
+    throttle: Throttle,
 }
 
 impl KubePatch {
     pub fn new(client: Client, metrics: Metrics) -> Self {
-        Self { client, metrics }
+        Self { client, metrics, throttle: Throttle::new(Duration::from_secs(1)) }
     }
 }
 
@@ -85,6 +91,16 @@ impl Patch for KubePatch {
 }
 
 impl KubePatch {
+    /// The API server's own message holds the object's name; code and reason say enough.
+    fn complain(&self, error: &kube::Error) {
+        let Some(suppressed) = self.throttle.admit(Instant::now()) else { return };
+        if let kube::Error::Api(status) = error {
+            tracing::warn!(code = status.code, reason = status.reason, suppressed, "status patch refused");
+        } else {
+            tracing::warn!(error = error as &dyn std::error::Error, suppressed, "status patch failed");
+        }
+    }
+
     async fn apply<K>(&self, target: &Target, status: Value) -> Result<(), PatchError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -96,31 +112,38 @@ impl KubePatch {
         let body = json!({
             "apiVersion": K::api_version(&()),
             "kind": K::kind(&()),
-            // With the uid, so that a namesake made since is refused.
+            // The uid says whom we mean, but on a status the API server (1.37) does not look at it: what came of it is
+            // seen from the answer. A `resourceVersion` it would look at, at the price of a conflict with every write
+            // of the controller; a stray hint costs less.
             "metadata": {"name": &*target.name, "namespace": &*target.namespace, "uid": &*target.uid},
             "status": status,
         });
-        let plain = PatchParams::apply(FIELD_MANAGER);
-        let first = api.patch_status(&target.name, &plain, &Body::Apply(&body)).await;
-        let result = match first {
-            // Somebody wrote our field by hand. It has one owner, and without force it would stay his for ever.
-            Err(kube::Error::Api(status)) if is_field_conflict(&status) => {
-                tracing::warn!("taking back a status field from another field manager");
-                api.patch_status(&target.name, &plain.force(), &Body::Apply(&body)).await
-            }
-            other => other,
-        };
-        match result {
-            Ok(_) => Ok(()),
-            // The only conflict left is that of the uid.
-            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {
-                Err(PatchError::Gone)
-            }
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "status patch failed");
-                Err(PatchError::Unavailable)
+        let mut params = PatchParams::apply(FIELD_MANAGER);
+        for _ in 0..CONFLICTS {
+            match api.patch_status(&target.name, &params, &Body::Apply(&body)).await {
+                Ok(object) if object.meta().uid.as_deref() == Some(&*target.uid) => return Ok(()),
+                Ok(_) => {
+                    tracing::warn!(
+                        "a status was written to a newer object of the same name; it has no job of that name"
+                    );
+                    return Err(PatchError::Gone);
+                }
+                // Somebody wrote our field by hand. It has one owner, and without force it would stay his for ever.
+                Err(kube::Error::Api(status)) if is_field_conflict(&status) => {
+                    tracing::warn!("taking back a status field from another field manager");
+                    params = params.force();
+                }
+                // The API server tries again by itself, and gives up while others write the object all the time. The
+                // object is there: this must never be taken for its end.
+                Err(kube::Error::Api(status)) if status.is_conflict() => {}
+                Err(kube::Error::Api(status)) if status.is_not_found() => return Err(PatchError::Gone),
+                Err(error) => {
+                    self.complain(&error);
+                    return Err(PatchError::Unavailable);
+                }
             }
         }
+        Err(PatchError::Unavailable)
     }
 }
 
@@ -128,3 +151,6 @@ fn is_field_conflict(status: &kube::core::Status) -> bool {
     let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
     status.code == 409 && causes.iter().any(|cause| cause.reason == "FieldManagerConflict")
 }
+
+#[cfg(test)]
+mod tests;

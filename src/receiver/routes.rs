@@ -109,9 +109,9 @@ impl Routes {
         match change {
             Change::All(all) => {
                 let kept: std::collections::HashSet<_> = all.iter().map(|route| route.uid.clone()).collect();
-                let stale =
+                let missing =
                     state.routes.iter().filter(|(uid, (from, _))| *from == watch && !kept.contains(*uid));
-                gone.extend(stale.map(|(uid, _)| uid.clone()));
+                gone.extend(missing.map(|(uid, _)| uid.clone()));
                 for uid in &gone {
                     state.remove(uid);
                 }

@@ -125,7 +125,7 @@ mod tests {
             Ok(Event::Delete(2)),
         ]);
         let mut changes = Vec::new();
-        let apply = |change| {
+        let apply = |change: Change<i32>| {
             changes.push(match change {
                 Change::All(all) => (readiness.is_ready(), all),
                 Change::Applied(one) => (readiness.is_ready(), vec![one]),
@@ -144,7 +144,7 @@ mod tests {
             numbers: Lenient<Vec<Lenient<i32>>>,
         }
         let read = |text| serde_json::from_str::<Object>(text).unwrap().numbers.0;
-        assert!(read(r#"{}"#).is_none());
+        assert!(read("{}").is_none());
         assert!(read(r#"{"numbers":"x"}"#).is_none());
         let mixed = read(r#"{"numbers":[1,"x",{"y":[]},2]}"#).unwrap();
         assert_eq!(mixed.into_iter().filter_map(|n| n.0).collect::<Vec<_>>(), [1, 2]);

@@ -303,8 +303,10 @@ fn summaries_group_by_cause_and_put_the_most_frequent_first() {
     let mut output = String::new();
     for (i, key) in names.iter().enumerate().take(8) {
         let code = if i < 3 { 13 } else { 3 };
-        output +=
-            &format!("{}\n", json!({ "key": key, "error": { "code": code, "message": "ä".repeat(300) } }));
+        output = format!(
+            "{output}{}\n",
+            json!({ "key": key, "error": { "code": code, "message": "ä".repeat(300) } })
+        );
     }
     let mut collector = Collector::new(&names);
     collector.push(output.as_bytes());

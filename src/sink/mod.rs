@@ -4,6 +4,8 @@
 mod config_map;
 mod layout;
 mod publication;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use config_map::{Published, check, publish};
 pub use layout::{Layout, MAX_PART_BYTES, MAX_PARTS, Part, TooLarge, layout};

@@ -2,6 +2,8 @@
 
 mod config_map;
 mod inline;
+#[cfg(test)]
+mod tests;
 
 use crate::api::batch::Input;
 use crate::rows::{InputError, Row};

@@ -6,4 +6,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod adversity;
+mod bad_input;
 mod crds;
+mod deletion;
+mod main_job;
+mod objects;

@@ -46,11 +46,7 @@ impl Emulator {
         }
         let mut process = Process::start("emulator", dir, command).expect("the emulator starts");
         let hello = process.hello().await;
-        let url = hello["address"]
-            .as_str()
-            .expect("the emulator says its address")
-            .trim_end_matches('/')
-            .to_owned();
+        let url = hello["url"].as_str().expect("the emulator says its URL").trim_end_matches('/').to_owned();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client can be made");
         Self { process, url, api_key: options.api_key.to_owned(), http }
     }

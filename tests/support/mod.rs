@@ -27,6 +27,7 @@ use std::time::Duration;
 
 pub use bed::{Bed, BedOptions};
 pub use cluster::{CONTROLLER, Cluster, OPERATOR_NAMESPACE, RECEIVER};
+pub use wait::batch_condition;
 
 /// How often a condition is looked at while somebody waits for it.
 pub const POLL: Duration = Duration::from_millis(100);

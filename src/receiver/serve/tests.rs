@@ -1,1 +1,220 @@
+//! The accept loop over real sockets, with bounds small enough to reach.
 
+use super::*;
+use prometheus_client::registry::Registry;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+const REQUEST: &[u8] = b"POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhi";
+const QUICK: &[u8] = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhi";
+
+/// Answers `/slow` only when told to.
+#[derive(Default)]
+struct Echo {
+    begun: Notify,
+    go: Notify,
+}
+
+impl Service for Echo {
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        if request.uri().path() == "/slow" {
+            self.begun.notify_one();
+            self.go.notified().await;
+        }
+        Response::new(request.into_body())
+    }
+}
+
+struct Running {
+    address: std::net::SocketAddr,
+    echo: Arc<Echo>,
+    metrics: Metrics,
+    stop: CancellationToken,
+    server: JoinHandle<()>,
+}
+
+async fn start(bounds: Bounds, tls: Option<Arc<Tls>>) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (echo, stop) = (Arc::new(Echo::default()), CancellationToken::new());
+    let metrics = Metrics::register(&mut Registry::default());
+    let server = Server { service: echo.clone(), tls, metrics: metrics.clone(), bounds };
+    let server = tokio::spawn(server.run(listener, stop.clone()));
+    Running { address, echo, metrics, stop, server }
+}
+
+impl Running {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+}
+
+/// Reads one answer, which echoes two bytes.
+async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n\r\nhi") {
+        let mut byte = [0];
+        if stream.read(&mut byte).await.unwrap_or(0) == 0 {
+            break;
+        }
+        read.push(byte[0]);
+    }
+    String::from_utf8(read).unwrap()
+}
+
+/// Resolves when the peer closes.
+async fn closed(stream: &mut TcpStream) {
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest)).await.unwrap();
+}
+
+#[tokio::test]
+async fn keeps_connections_and_speaks_only_http_1() {
+    let running = start(Bounds::default(), None).await;
+    let mut stream = running.connect().await;
+    for _ in 0..2 {
+        stream.write_all(QUICK).await.unwrap();
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+    }
+    let mut second = running.connect().await;
+    second.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    closed(&mut second).await;
+
+    let mut large = running.connect().await;
+    large.write_all(format!("POST / HTTP/1.1\r\nx: {}\r\n", "x".repeat(20_000)).as_bytes()).await.unwrap();
+    assert!(answer(&mut large).await.starts_with("HTTP/1.1 431"));
+}
+
+#[tokio::test]
+async fn slow_headers_end_the_connection() {
+    let bounds = Bounds { header_timeout: Duration::from_millis(50), ..Bounds::default() };
+    let running = start(bounds, None).await;
+    let mut silent = running.connect().await;
+    let mut slow = running.connect().await;
+    let mut quick = running.connect().await;
+    slow.write_all(b"POST / HTTP/1.1\r\nhost:").await.unwrap();
+    quick.write_all(QUICK).await.unwrap();
+    answer(&mut quick).await;
+    closed(&mut silent).await;
+    closed(&mut slow).await;
+    // The bound is for the first request: one that has proved itself is not cut off by it.
+    quick.write_all(QUICK).await.unwrap();
+    assert!(answer(&mut quick).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn idle_connections_end() {
+    let bounds = Bounds { idle_timeout: Duration::from_millis(50), ..Bounds::default() };
+    let running = start(bounds, None).await;
+    let mut stream = running.connect().await;
+    stream.write_all(QUICK).await.unwrap();
+    answer(&mut stream).await;
+    closed(&mut stream).await;
+}
+
+#[tokio::test]
+async fn at_the_cap_the_oldest_that_sends_no_request_goes() {
+    let running = start(Bounds { connections: 3, ..Bounds::default() }, None).await;
+    let mut busy = running.connect().await;
+    busy.write_all(REQUEST).await.unwrap();
+    running.echo.begun.notified().await;
+    let mut slow = running.connect().await;
+    slow.write_all(b"POST").await.unwrap();
+    let mut good = running.connect().await;
+    good.write_all(QUICK).await.unwrap();
+    answer(&mut good).await;
+
+    let mut newcomer = running.connect().await;
+    newcomer.write_all(QUICK).await.unwrap();
+    assert!(answer(&mut newcomer).await.starts_with("HTTP/1.1 200"));
+    closed(&mut slow).await;
+    assert_eq!(running.metrics.connections_refused.get(), 1);
+    // The busy one got its answer.
+    running.echo.go.notify_one();
+    assert!(answer(&mut busy).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn when_all_are_busy_the_newcomer_goes() {
+    let running = start(Bounds { connections: 1, ..Bounds::default() }, None).await;
+    let mut busy = running.connect().await;
+    busy.write_all(REQUEST).await.unwrap();
+    running.echo.begun.notified().await;
+    closed(&mut running.connect().await).await;
+    running.echo.go.notify_one();
+    assert!(answer(&mut busy).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_requests_end_and_nothing_else() {
+    let running = start(Bounds::default(), None).await;
+    let mut idle = running.connect().await;
+    idle.write_all(QUICK).await.unwrap();
+    answer(&mut idle).await;
+    let mut busy = running.connect().await;
+    busy.write_all(REQUEST).await.unwrap();
+    running.echo.begun.notified().await;
+
+    running.stop.cancel();
+    closed(&mut idle).await;
+    assert!(!running.server.is_finished());
+    running.echo.go.notify_one();
+    assert!(answer(&mut busy).await.starts_with("HTTP/1.1 200"));
+    running.server.await.unwrap();
+    assert_eq!(running.metrics.connections.get(), 0);
+}
+
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_ever() {
+    let running = start(Bounds { drain: Duration::from_millis(20), ..Bounds::default() }, None).await;
+    let mut busy = running.connect().await;
+    busy.write_all(REQUEST).await.unwrap();
+    running.echo.begun.notified().await;
+    running.stop.cancel();
+    running.server.await.unwrap();
+    closed(&mut busy).await;
+}
+
+#[tokio::test]
+async fn new_connections_get_the_new_certificate() {
+    use rustls::pki_types::{CertificateDer, ServerName};
+
+    let directory = std::env::temp_dir().join(format!("serve-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let (certificate, key) = (directory.join("tls.crt"), directory.join("tls.key"));
+    let write = || {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        made.cert.der().clone()
+    };
+    let connect = async |address, trusted: &CertificateDer<'static>| {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(trusted.clone()).unwrap();
+        let config =
+            rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    };
+
+    let first = write();
+    let tls = Arc::new(Tls::load(certificate.clone(), key.clone()).await.unwrap());
+    let running = start(Bounds::default(), Some(tls.clone())).await;
+    let mut old = connect(running.address, &first).await.unwrap();
+    let second = write();
+    tls.reload().await.unwrap();
+    assert!(connect(running.address, &first).await.is_err());
+    let mut new = connect(running.address, &second).await.unwrap();
+    // Open connections go on.
+    for stream in [&mut old, &mut new] {
+        stream.write_all(QUICK).await.unwrap();
+        assert!(answer(stream).await.starts_with("HTTP/1.1 200"));
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+}

@@ -155,6 +155,28 @@ fn many_and_long_signatures() {
 }
 
 #[test]
+fn any_key_with_any_signature_in_any_order() {
+    let texts = [SECRET, "whsec_RSiskZV2N0hvfooFgHFmXMLUi4foU7ACKP+6PNClWGI="];
+    let keys = texts.map(|text| Key::parse(text).unwrap());
+    let [first, second] = keys.each_ref().map(|key| sign(key, b"a", b"1787256625", b"{}"));
+    let other = sign(&Key::dummy().unwrap(), b"a", b"1787256625", b"{}");
+    for (list, wanted) in [
+        ([&first, &other], Ok(0)),
+        ([&other, &first], Ok(0)),
+        ([&second, &other], Ok(1)),
+        ([&other, &second], Ok(1)),
+        ([&second, &first], Ok(0)),
+        ([&other, &other], Err(Rejection::NoMatchingSignature)),
+    ] {
+        let list = [list[0].as_slice(), list[1].as_slice()].join(&b' ');
+        let headers = [(ID, b"a".as_slice()), (TIMESTAMP, b"1787256625"), (SIGNATURE, &list)];
+        assert_eq!(verify(headers, b"{}", &keys, NOW, 300).map(|verdict| verdict.key), wanted);
+    }
+    let headers = [(ID, b"a".as_slice()), (TIMESTAMP, b"1787256625"), (SIGNATURE, &first)];
+    assert_eq!(verify(headers, b"{}", &[], NOW, 300), Err(Rejection::NoUsableKey));
+}
+
+#[test]
 fn secrets_as_they_come() {
     let print = |text: &str| Key::parse(text).map(|key| key.fingerprint().to_owned());
     let wanted = print("whsec_AAECAwQFBgcICQoLDA0ODw==").unwrap();

@@ -1,0 +1,40 @@
+# Everything that a person can do here. `make demo` and `make test` need Rust, Go or Python's package index, and
+# Python; what else they need they build or fetch once, into a cache outside the checkout.
+
+CACHE ?= $(or $(GEMINI_OPERATOR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gemini-operator)
+CARGO_DENY := $(CACHE)/cargo-deny-0.20.2/bin/cargo-deny
+
+export GEMINI_OPERATOR_CACHE := $(CACHE)
+
+.PHONY: help
+help: ## This list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+.PHONY: test
+test: ## All tests, on a real control plane.
+	@testenv/controlplane.sh > /dev/null
+	@testenv/kubectl.sh > /dev/null
+	cargo test --locked --workspace
+
+.PHONY: fmt
+fmt: ## Format the code.
+	cargo fmt --all
+
+.PHONY: lint
+lint: $(CARGO_DENY) ## Format check, clippy, dependency rules.
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO_DENY) --all-features check bans licenses sources
+
+.PHONY: generate
+generate: ## Write the generated files: crds/ and deploy/install.yaml.
+	deploy/generate.sh
+
+.PHONY: ci
+ci: lint test ## What a change must pass. Generated files are compared by `make test`.
+
+# Kept outside the checkout: its build takes minutes, and its version is pinned.
+$(CARGO_DENY):
+	@echo "building cargo-deny 0.20.2 (once)" >&2
+	CARGO_TARGET_DIR=$(CACHE)/cargo-deny-build cargo install --quiet --locked cargo-deny --version 0.20.2 --root $(CACHE)/cargo-deny-0.20.2
+	rm -rf $(CACHE)/cargo-deny-build

@@ -1,0 +1,309 @@
+//! Reading calls and webhooks: requests as the official clients send them, errors in their class.
+
+use futures::TryStreamExt;
+use secrecy::ExposeSecret;
+use serde_json::json;
+
+use super::*;
+
+fn rpc(code: u16, status: &str, message: &str, reason: Option<&str>) -> String {
+    let details: Vec<_> = reason
+        .iter()
+        .map(|r| json!({ "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": r }))
+        .collect();
+    json!({ "error": { "code": code, "status": status, "message": message, "details": details } }).to_string()
+}
+
+async fn always(status: u16, headers: &'static [(&str, &str)], body: &str) -> Server {
+    let body = body.to_owned();
+    Server::start(move |_, _| reply(status, headers, &body)).await
+}
+
+#[tokio::test]
+async fn every_error_has_one_class() {
+    let bad_key = rpc(400, "INVALID_ARGUMENT", "API key not valid.", Some("API_KEY_INVALID"));
+    let blocked_key = rpc(403, "PERMISSION_DENIED", "blocked", Some("API_KEY_SERVICE_BLOCKED"));
+    let no_file =
+        rpc(403, "PERMISSION_DENIED", "no permission to access the File x or it may not exist.", None);
+    let limited = Class::RateLimited(None);
+    // Status, body, class on a batch, on a file, on creating a webhook.
+    let table: [(u16, &str, Class, Class, Class); 13] = [
+        (400, &bad_key, Class::Auth, Class::Auth, Class::Auth),
+        (400, "{}", Class::Rejected, Class::Rejected, Class::Rejected),
+        (401, "", Class::Auth, Class::Auth, Class::Auth),
+        (403, &no_file, Class::Auth, Class::NotFound, Class::Auth),
+        (403, &blocked_key, Class::Auth, Class::Auth, Class::Auth),
+        (404, "<html>", Class::NotFound, Class::NotFound, Class::NotFound),
+        (408, "", Class::Transient, Class::Transient, Class::Ambiguous),
+        (409, "", Class::Rejected, Class::Rejected, Class::Ambiguous),
+        (413, "", Class::Rejected, Class::Rejected, Class::Rejected),
+        (429, "{}", limited, limited, limited),
+        (500, "", Class::Transient, Class::Transient, Class::Ambiguous),
+        (503, "<html>", Class::Transient, Class::Transient, Class::Ambiguous),
+        (302, "", Class::Transient, Class::Transient, Class::Ambiguous),
+    ];
+    for (status, body, batch, file, webhook) in table {
+        let server = always(status, &[], body).await;
+        let (gemini, key) = (server.client(), key());
+        let results = [
+            gemini.get_batch(&key, "batches/a").await.unwrap_err(),
+            gemini.get_file(&key, "files/a").await.unwrap_err(),
+            gemini.create_webhook(&key, "n", "https://h", &[]).await.unwrap_err(),
+        ];
+        assert_eq!(
+            [results[0].class, results[1].class, results[2].class],
+            [batch, file, webhook],
+            "{status} {body}"
+        );
+        assert!(results.iter().all(|e| e.http_status == Some(status)));
+    }
+}
+
+#[tokio::test]
+async fn transport_errors_and_nonsense_are_transient_unless_something_may_have_been_created() {
+    for answer in [
+        || Do::Reset,
+        || Do::Hang,
+        || ok("<html>"),
+        || Do::Send(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}".to_vec()),
+    ] {
+        let server = Server::start(move |_, _| answer()).await;
+        let (gemini, key) = (server.client(), key());
+        assert_eq!(gemini.get_batch(&key, "batches/a").await.unwrap_err().class, Class::Transient);
+        assert_eq!(gemini.get_file(&key, "files/a").await.unwrap_err().class, Class::Transient);
+        let created = gemini.create_webhook(&key, "n", "https://h", &[]).await.unwrap_err();
+        assert_eq!(created.class, Class::Ambiguous);
+        let rotated = gemini.rotate_webhook(&key, "w", Revocation::After24h).await.unwrap_err();
+        assert_eq!(rotated.class, Class::Ambiguous);
+        assert_eq!(server.requests().len(), 4, "nothing is retried below us");
+    }
+    let nobody = client("http://127.0.0.1:1");
+    assert_eq!(
+        nobody.create_webhook(&key(), "n", "https://h", &[]).await.unwrap_err().class,
+        Class::Transient
+    );
+}
+
+#[tokio::test]
+async fn rate_limits_say_how_long() {
+    async fn class(retry_after: &'static [(&str, &str)]) -> Class {
+        let server = always(429, retry_after, "{}").await;
+        server.client().get_batch(&key(), "batches/a").await.unwrap_err().class
+    }
+    assert_eq!(class(&[("retry-after", "17")]).await, Class::RateLimited(Some(Duration::from_secs(17))));
+    assert_eq!(class(&[("retry-after", "999999")]).await, Class::RateLimited(Some(Duration::from_hours(1))));
+    assert_eq!(
+        class(&[("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT")]).await,
+        Class::RateLimited(Some(Duration::ZERO))
+    );
+    assert_eq!(
+        class(&[("retry-after", "Tue, 21 Oct 2125 07:28:00 GMT")]).await,
+        Class::RateLimited(Some(Duration::from_hours(1)))
+    );
+    assert_eq!(class(&[("retry-after", "soon")]).await, Class::RateLimited(None));
+}
+
+#[tokio::test]
+async fn the_key_is_in_no_message_and_no_debug_output() {
+    let server = always(400, &[], &rpc(400, "INVALID_ARGUMENT", &format!("key {KEY} is bad"), None)).await;
+    let error = server.client().get_batch(&key(), "batches/a").await.unwrap_err();
+    assert_eq!(error.message, "key <API key> is bad");
+    let printed = format!("{error:?} {:?} {:?}", server.client(), key());
+    assert!(!printed.contains(KEY));
+    // Neither in the URL, nor is the URL in a message.
+    assert!(!server.request(0).target.contains(KEY));
+    let error = client("http://127.0.0.1:1").list_files(&key(), Some("tok")).await.unwrap_err();
+    assert!(!error.message.contains("127.0.0.1:1/"), "{}", error.message);
+}
+
+#[tokio::test]
+async fn names_that_are_none_are_not_sent() {
+    let server = always(200, &[], "{}").await;
+    let (gemini, key) = (server.client(), key());
+    assert_eq!(gemini.get_batch(&key, "batches/a/../b").await.unwrap_err().class, Class::Rejected);
+    assert_eq!(gemini.cancel_batch(&key, "files/a").await.unwrap_err().class, Class::Rejected);
+    assert_eq!(gemini.get_file(&key, "files/").await.unwrap_err().class, Class::Rejected);
+    assert_eq!(gemini.download(&key, "files/a?b").await.unwrap_err().class, Class::Rejected);
+    assert_eq!(gemini.get_webhook(&key, "a/b").await.unwrap_err().class, Class::Rejected);
+    assert_eq!(gemini.get_model(&key, "a/b").await.unwrap_err().class, Class::Rejected);
+    assert!(server.requests().is_empty());
+}
+
+#[tokio::test]
+async fn paths_and_methods() {
+    let server = Server::start(|_, seen| match seen.target.as_str() {
+        "/v1beta/models/m1" => {
+            ok(r#"{"name":"models/m1","inputTokenLimit":1048576,"outputTokenLimit":"65536",
+            "supportedGenerationMethods":["generateContent","batchGenerateContent"]}"#)
+        }
+        _ => ok("{}"),
+    })
+    .await;
+    let (gemini, key) = (server.client(), key());
+    gemini.cancel_batch(&key, "batches/a").await.unwrap();
+    gemini.delete_batch(&key, "batches/a").await.unwrap();
+    gemini.delete_file(&key, "files/a").await.unwrap();
+    gemini.ping_webhook(&key, "w1").await.unwrap();
+    gemini.delete_webhook(&key, "w1").await.unwrap();
+    let model = gemini.get_model(&key, "models/m1").await.unwrap();
+    assert_eq!((model.input_token_limit, model.output_token_limit), (Some(1_048_576), Some(65_536)));
+    assert_eq!(model.methods, ["generateContent", "batchGenerateContent"]);
+    assert_eq!(gemini.list_batches(&key, None).await.unwrap(), BatchPage::default());
+    assert_eq!(gemini.list_files(&key, Some("a b&c")).await.unwrap(), FilePage::default());
+    assert_eq!(gemini.list_webhooks(&key).await.unwrap(), []);
+    let seen: Vec<String> = server.requests().iter().map(|r| format!("{} {}", r.method, r.target)).collect();
+    assert_eq!(
+        seen,
+        [
+            "POST /v1beta/batches/a:cancel",
+            "DELETE /v1beta/batches/a",
+            "DELETE /v1beta/files/a",
+            "POST /v1beta/webhooks/w1:ping",
+            "DELETE /v1beta/webhooks/w1",
+            "GET /v1beta/models/m1",
+            "GET /v1beta/batches?pageSize=100",
+            "GET /v1beta/files?pageSize=100&pageToken=a+b%26c",
+            "GET /v1beta/webhooks?page_size=1000",
+        ]
+    );
+    assert!(server.requests().iter().all(|r| r.header("x-goog-api-key") == KEY));
+}
+
+#[tokio::test]
+async fn a_listing_tells_what_it_could_not_read() {
+    let page = r#"{"operations":[{"name":"batches/a","metadata":{"state":"BATCH_STATE_RUNNING"}},{"name":"?"},7],
+                   "nextPageToken":"t2"}"#;
+    let server = always(200, &[], page).await;
+    let page = server.client().list_batches(&key(), None).await.unwrap();
+    assert_eq!((page.batches.len(), page.unreadable, page.next_page_token.as_deref()), (1, 2, Some("t2")));
+}
+
+#[tokio::test]
+async fn a_job_under_another_name_is_no_answer() {
+    let server = always(200, &[], r#"{"name":"batches/b"}"#).await;
+    assert_eq!(server.client().get_batch(&key(), "batches/a").await.unwrap_err().class, Class::Transient);
+}
+
+#[tokio::test]
+async fn files_are_read_with_either_encoding_of_their_digest() {
+    let full = "ab".repeat(32);
+    let raw = data_encoding::HEXLOWER.decode(full.as_bytes()).unwrap();
+    for encoded in [data_encoding::BASE64.encode(full.as_bytes()), data_encoding::BASE64.encode(&raw)] {
+        let body = json!({ "name": "files/a", "sizeBytes": "120", "sha256Hash": encoded, "state": "ACTIVE",
+                           "expirationTime": "2026-08-22T20:00:00.111111Z" });
+        let server = always(200, &[], &body.to_string()).await;
+        let file = server.client().get_file(&key(), "files/a").await.unwrap();
+        assert_eq!(
+            (file.sha256.as_deref(), file.size_bytes, file.state),
+            (Some(full.as_str()), Some(120), FileState::Active)
+        );
+        assert!(file.expiration_time.is_some());
+    }
+}
+
+async fn bytes(download: Download) -> Result<Vec<u8>, Error> {
+    download.stream.map_ok(|chunk| chunk.to_vec()).try_concat().await
+}
+
+#[tokio::test]
+async fn downloads_stream_and_know_when_they_were_cut() {
+    let server = always(200, &[], "line 1\nline 2\n").await;
+    let download = server.client().download(&key(), "files/batch-a").await.unwrap();
+    assert_eq!(download.length, Some(14));
+    assert_eq!(bytes(download).await.unwrap(), b"line 1\nline 2\n");
+    assert_eq!(server.request(0).target, "/v1beta/files/batch-a:download?alt=media");
+
+    let cut = "HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\nline 1\nli";
+    let server = Server::start(move |_, _| Do::Send(cut.into())).await;
+    let download = server.client().download(&key(), "files/batch-a").await.unwrap();
+    assert_eq!(bytes(download).await.unwrap_err().class, Class::Transient);
+}
+
+#[tokio::test]
+async fn a_download_falls_back_to_the_other_path_on_404_only() {
+    let server = Server::start(|_, seen| {
+        if seen.target.starts_with("/download/v1beta/files/a:download?alt=media") {
+            ok("x")
+        } else {
+            reply(404, &[], "")
+        }
+    })
+    .await;
+    assert_eq!(bytes(server.client().download(&key(), "files/a").await.unwrap()).await.unwrap(), b"x");
+    assert_eq!(server.requests().len(), 2);
+
+    let server = always(403, &[], "").await;
+    let gone = server.client().download(&key(), "files/a").await.unwrap_err();
+    assert_eq!((gone.class, gone.http_status, server.requests().len()), (Class::NotFound, Some(403), 1));
+}
+
+const HOOK: &str = r#"{"id":"k0h9","name":"n","uri":"https://h/p","subscribed_events":["batch.succeeded"],
+  "state":"disabled_due_to_failed_deliveries","signing_secrets":[{"truncated_secret":"whsec_...3frh","expire_time":"2026-08-22T20:00:00Z"}]}"#;
+
+#[tokio::test]
+async fn creating_a_webhook_hands_out_its_secret_and_nobody_else_sees_it() {
+    let created = r#"{"id":"k0h9","new_signing_secret":"whsec_abc"}"#;
+    let server = always(200, &[], created).await;
+    let events = ["batch.succeeded".to_owned()];
+    let hook = server.client().create_webhook(&key(), "n", "https://h/p", &events).await.unwrap();
+    assert_eq!((hook.webhook.id.as_str(), hook.signing_secret.expose_secret()), ("k0h9", "whsec_abc"));
+    assert!(!format!("{hook:?}").contains("whsec_abc"));
+    let seen = server.request(0);
+    assert_eq!((seen.method.as_str(), seen.target.as_str()), ("POST", "/v1beta/webhooks"));
+    assert_eq!(
+        seen.json(),
+        json!({ "name": "n", "uri": "https://h/p", "subscribed_events": ["batch.succeeded"] })
+    );
+
+    for lacking in [
+        r#"{"id":"k0h9"}"#,
+        r#"{"new_signing_secret":"whsec_abc"}"#,
+        r#"{"id":"k0h9","new_signing_secret":["whsec_abc"]}"#,
+    ] {
+        let server = always(200, &[], lacking).await;
+        let error = server.client().create_webhook(&key(), "n", "https://h", &[]).await.unwrap_err();
+        assert_eq!(error.class, Class::Ambiguous);
+        assert!(!error.message.contains("whsec"), "{}", error.message);
+    }
+}
+
+#[tokio::test]
+async fn webhooks_are_listed_over_all_pages() {
+    let first = format!(r#"{{"webhooks":[{HOOK},{{"no":"id"}}],"next_page_token":"tok-2"}}"#);
+    let server =
+        Server::start(move |n, _| if n == 0 { ok(&first) } else { ok(r#"{"webhooks":[{"id":"b"}]}"#) }).await;
+    let hooks = server.client().list_webhooks(&key()).await.unwrap();
+    assert_eq!(hooks.iter().map(|h| h.id.as_str()).collect::<Vec<_>>(), ["k0h9", "b"]);
+    assert_eq!(hooks[0].state, WebhookState::DisabledDueToFailedDeliveries);
+    assert!(hooks[0].signing_secrets[0].expire_time.is_some());
+    assert_eq!(server.request(1).target, "/v1beta/webhooks?page_size=1000&page_token=tok-2");
+}
+
+#[tokio::test]
+async fn a_change_sends_what_changes_and_nothing_else() {
+    let server = always(200, &[], HOOK).await;
+    let change =
+        WebhookChange { uri: Some("https://new".into()), enabled: Some(true), ..WebhookChange::default() };
+    server.client().update_webhook(&key(), "k0h9", &change).await.unwrap();
+    let seen = server.request(0);
+    assert_eq!(
+        (seen.method.as_str(), seen.target.as_str()),
+        ("PATCH", "/v1beta/webhooks/k0h9?update_mask=state%2Curi")
+    );
+    assert_eq!(seen.json(), json!({ "uri": "https://new", "state": "enabled" }));
+}
+
+#[tokio::test]
+async fn a_rotation_says_what_happens_to_the_old_secret() {
+    let server = always(200, &[], r#"{"secret":"whsec_new"}"#).await;
+    for (revocation, word) in [
+        (Revocation::After24h, "revoke_previous_secrets_after_h24"),
+        (Revocation::Immediately, "revoke_previous_secrets_immediately"),
+    ] {
+        let secret = server.client().rotate_webhook(&key(), "k0h9", revocation).await.unwrap();
+        assert_eq!(secret.expose_secret(), "whsec_new");
+        let seen = server.requests().pop().unwrap();
+        assert_eq!(seen.target, "/v1beta/webhooks/k0h9:rotateSigningSecret");
+        assert_eq!(seen.json(), json!({ "revocation_behavior": word }));
+    }
+}

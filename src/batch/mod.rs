@@ -13,6 +13,8 @@ mod plan;
 mod post;
 mod record;
 mod schedule;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

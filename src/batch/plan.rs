@@ -18,7 +18,7 @@ use crate::api::batch::{
 };
 use crate::api::condition::{Is, batch_type};
 use crate::api::{RESUBMIT_ANNOTATION, SUBMIT_KEY_ANNOTATION};
-use crate::controller::{Next, after, until};
+use crate::controller::{Credentials, Next, after, until};
 use crate::gemini;
 use crate::submit::{self, AttemptState, OperatorSecret, Timing};
 
@@ -231,6 +231,15 @@ fn submission(
     let attempt = newest.as_ref().map(|run| attempt(run, memory, env));
     let facts = submit::Seen { listing: seen.listing.clone(), approved: approved(batch, &draft.status) };
     let step = submit::step(attempt.as_ref(), &facts, env.timing);
+    if let (submit::Step::Count(_) | submit::Step::Quarantine, Some(run)) = (&step, &newest) {
+        if is_foreign_key(run, seen) {
+            let message = "the answer to the submission was lost, and the present API key is not the one it was sent \
+                           with, so what it does not list proves nothing; put a key of the same project back";
+            draft.set(batch_type::SUBMITTED, Is::Unknown, "ProjectUnproven", message);
+            draft.stalled("ProjectUnproven", message);
+            return draft.plan(Step::None, Next::After(env.timing.listing_spacing));
+        }
+    }
     match (step, newest) {
         (submit::Step::Intend { n }, _) => admission(batch, draft, n, seen, env),
         (submit::Step::Wait(pause), Some(run)) => {
@@ -317,6 +326,14 @@ fn remote(
         return draft.plan(Step::None, Next::After(env.timing.secret_reread.min(pause)));
     }
     match seen.job.as_ref() {
+        Some(JobFacts::Gone) if is_foreign_key(run, seen) => {
+            let message = format!(
+                "{remote} is not visible to the present API key, which is not the one it was submitted with (is it a \
+                 key of another Google project?); put a key of the job's project into spec.apiKeySecretRef"
+            );
+            draft.stalled("ProjectUnproven", &message);
+            return draft.plan(Step::None, Next::After(env.timing.secret_reread));
+        }
         Some(JobFacts::Gone) => {
             let message =
                 format!("{remote} does not exist at Gemini any more; its results cannot be fetched");
@@ -341,6 +358,11 @@ fn remote(
     let next =
         [look.at, sweep].into_iter().flatten().min().map_or(env.timing.sweep_bare, |at| until(at, env.now));
     draft.plan(Step::None, Next::After(next.max(Duration::from_millis(50))))
+}
+
+/// Whether the present key is another one than the run's: what it does not see proves nothing.
+fn is_foreign_key(run: &Run, seen: &Observed) -> bool {
+    matches!(&seen.credentials, Some(Credentials::Ready { fingerprint }) if *fingerprint != run.key_fingerprint)
 }
 
 /// The job's state in the words of the status.

@@ -231,14 +231,14 @@ fn submission(
     let attempt = newest.as_ref().map(|run| attempt(run, memory, env));
     let facts = submit::Seen { listing: seen.listing.clone(), approved: approved(batch, &draft.status) };
     let step = submit::step(attempt.as_ref(), &facts, env.timing);
-    if let (submit::Step::Count(_) | submit::Step::Quarantine, Some(run)) = (&step, &newest) {
-        if is_foreign_key(run, seen) {
-            let message = "the answer to the submission was lost, and the present API key is not the one it was sent \
+    if let (submit::Step::Count(_) | submit::Step::Quarantine, Some(run)) = (&step, &newest)
+        && is_foreign_key(run, seen)
+    {
+        let message = "the answer to the submission was lost, and the present API key is not the one it was sent \
                            with, so what it does not list proves nothing; put a key of the same project back";
-            draft.set(batch_type::SUBMITTED, Is::Unknown, "ProjectUnproven", message);
-            draft.stalled("ProjectUnproven", message);
-            return draft.plan(Step::None, Next::After(env.timing.listing_spacing));
-        }
+        draft.set(batch_type::SUBMITTED, Is::Unknown, "ProjectUnproven", message);
+        draft.stalled("ProjectUnproven", message);
+        return draft.plan(Step::None, Next::After(env.timing.listing_spacing));
     }
     match (step, newest) {
         (submit::Step::Intend { n }, _) => admission(batch, draft, n, seen, env),

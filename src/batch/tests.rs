@@ -130,6 +130,10 @@ fn job(state: State) -> Observed {
     }
 }
 
+fn bad_row() -> InputProblem {
+    InputProblem::Invalid { reason: "InvalidRow", message: "m".into() }
+}
+
 #[test]
 fn table() {
     let world = World::new();
@@ -195,9 +199,7 @@ fn table() {
         (
             "a bad row",
             claimed.clone(),
-            with(|s| {
-                s.input = Some(Err(InputProblem::Invalid { reason: "InvalidRow", message: "m".into() }))
-            }),
+            with(|s| s.input = Some(Err(bad_row()))),
             Step::None,
             "Failed",
             "InvalidInput",

@@ -25,6 +25,14 @@ test: ## All tests, on a real control plane.
 	@testenv/kubectl.sh > /dev/null
 	cargo test --locked --workspace
 
+.PHONY: image
+image: ## A container image of the operator, without Docker, as an archive.
+	@archive=$$(testenv/image/operator.sh) && printf '%s\n' "$$archive" "load it with one of" \
+	  "  docker load --input $$archive        (podman load …)" \
+	  "  kind load image-archive $$archive    (minikube image load …)" \
+	  "  ctr --namespace k8s.io images import $$archive" \
+	  "  skopeo copy oci-archive:$$archive docker://REGISTRY/gemini-operator:TAG"
+
 .PHONY: fmt
 fmt: ## Format the code.
 	cargo fmt --all

@@ -8,7 +8,7 @@ export GEMINI_OPERATOR_CACHE := $(CACHE)
 
 .PHONY: help
 help: ## This list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 .PHONY: demo
 demo: ## The main job, end to end, on this machine. KEEP=1 leaves it up.
@@ -20,10 +20,24 @@ demo: ## The main job, end to end, on this machine. KEEP=1 leaves it up.
 	@KEEP=$(KEEP) cargo run --quiet --locked --example demo
 
 .PHONY: test
-test: ## All tests, on a real control plane.
+test: e2e-node ## All tests, on a real control plane and, where that is possible, on a real node.
 	@testenv/controlplane.sh > /dev/null
 	@testenv/kubectl.sh > /dev/null
 	cargo test --locked --workspace
+
+# Before the other tests, so that the last lines of `make test` are those of the test runner. 77: no node can run here;
+# one line has said why.
+.PHONY: e2e-node
+e2e-node: ## The chart on a real node with real pods (Linux, root; skipped elsewhere).
+	@testenv/node/tests.sh || [ $$? -eq 77 ]
+
+.PHONY: image
+image: ## A container image of the operator, without Docker, as an archive.
+	@archive=$$(testenv/image/operator.sh) && printf '%s\n' "$$archive" "load it with one of" \
+	  "  docker load --input $$archive        (podman load …)" \
+	  "  kind load image-archive $$archive    (minikube image load …)" \
+	  "  ctr --namespace k8s.io images import $$archive" \
+	  "  skopeo copy oci-archive:$$archive docker://REGISTRY/gemini-operator:TAG"
 
 .PHONY: fmt
 fmt: ## Format the code.

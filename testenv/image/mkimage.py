@@ -37,6 +37,7 @@ def arguments():
     add("--env", default=[], action="append", metavar="NAME=VALUE")
     add("--label", default=[], action="append", metavar="NAME=VALUE")
     add("--arg", default=[], action="append", help="a default argument of the entry point")
+    add("--gzip", type=int, default=9, metavar="LEVEL", help="1 is quick, 9 (default) is small")
     add("--arch", default=ARCHITECTURES.get(os.uname().machine, os.uname().machine), help="default: this machine's")
     options = parser.parse_args()
     if not re.fullmatch(r"[^/:]+(:\d+)?(/[^/:]+)+:[^/:]+", options.tag):
@@ -111,7 +112,7 @@ def main():
     labels = dict(label.split("=", 1) for label in options.label)
     files, entry = contents(options)
     raw = layer(files, epoch)
-    packed = gzip.compress(raw, compresslevel=9, mtime=0)
+    packed = gzip.compress(raw, compresslevel=options.gzip, mtime=0)
 
     environment = ["PATH=/usr/bin", *([f"SSL_CERT_FILE={CA_PATH}"] if options.ca else []), *options.env]
     config = as_json({

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -53,13 +54,21 @@ impl Default for BedOptions {
     }
 }
 
-/// Everything that one test needs; ends with it.
-pub struct Bed {
+/// One test's own namespace and emulator: what it has wherever the operator runs.
+pub struct Room {
     pub cluster: &'static Cluster,
     pub client: Client,
     pub namespace: String,
-    pub options: BedOptions,
     pub emulator: Emulator,
+    pub dir: PathBuf,
+    /// The ends of the operator's logs, and what else says why something did not happen.
+    pub why: fn(&Room) -> String,
+}
+
+/// Everything that one test needs, the operator as processes of its own included; ends with it.
+pub struct Bed {
+    room: Room,
+    pub options: BedOptions,
     pub front: Front,
     /// `None` while it is down.
     pub controller: Option<Process>,
@@ -68,8 +77,15 @@ pub struct Bed {
     /// Where the running ones answer probes and metrics.
     pub controller_admin: String,
     pub receiver_admin: String,
-    dir: PathBuf,
     certificate: tls::Certificate,
+}
+
+impl Deref for Bed {
+    type Target = Room;
+
+    fn deref(&self) -> &Room {
+        &self.room
+    }
 }
 
 impl Bed {
@@ -90,6 +106,8 @@ impl Bed {
         let emulator = Emulator::start(
             &dir,
             &EmulatorOptions {
+                listen: "127.0.0.1:0",
+                tls: None,
                 api_key: &options.api_key,
                 job_time: &options.job_time,
                 resolve: (&format!("{HOOKS_HOST}:443"), front.address()),
@@ -102,18 +120,15 @@ impl Bed {
             cluster.kubeconfig_of(&client, account, &dir.join(account)).await;
         }
         let operator = options.operator;
+        let room = Room { cluster, client, namespace, emulator, dir, why: logs_of_processes };
         let mut bed = Self {
-            cluster,
-            client,
-            namespace,
+            room,
             options,
-            emulator,
             front,
             controller: None,
             receiver: None,
             controller_admin: String::new(),
             receiver_admin: String::new(),
-            dir,
             certificate,
         };
         if operator {
@@ -187,11 +202,6 @@ impl Bed {
         ["controller.log", "controller.out", "receiver.log", "receiver.out"].map(read).concat()
     }
 
-    /// The end of the log of one process, `controller`, `receiver` or `emulator`.
-    pub fn tail_of(&self, process: &str) -> String {
-        tail(&self.dir.join(format!("{process}.log")), 40)
-    }
-
     /// Metrics of both, as text.
     pub async fn metrics(&self) -> String {
         let mut all = String::new();
@@ -201,9 +211,10 @@ impl Bed {
         }
         all
     }
+}
 
-    // ---- objects ----
-
+/// The objects of a namespace, wherever the operator runs.
+impl Room {
     pub fn kubectl(&self) -> Kubectl<'_> {
         self.cluster.kubectl(&self.namespace)
     }
@@ -227,7 +238,7 @@ impl Bed {
 
     /// The Secret `gemini` with the API key, as every sample has it.
     pub async fn make_api_key(&self) {
-        self.make_api_key_as("gemini", &self.options.api_key).await;
+        self.make_api_key_as("gemini", &self.emulator.api_key).await;
     }
 
     /// A Secret with this API key; replaces one of the same name.
@@ -311,6 +322,15 @@ impl Bed {
     pub async fn ledger(&self) -> Ledger {
         self.emulator.ledger().await
     }
+
+    /// The end of the log of a process that was started in this room's folder.
+    pub fn tail_of(&self, process: &str) -> String {
+        format!("--- log of the {process}\n{}\n", tail(&self.dir.join(format!("{process}.log")), 40))
+    }
+}
+
+fn logs_of_processes(room: &Room) -> String {
+    room.tail_of("controller") + &room.tail_of("receiver")
 }
 
 /// What a batch delivered.

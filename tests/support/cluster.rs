@@ -79,6 +79,12 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// A bare cluster whose tests install the chart themselves; `dir` is theirs.
+    pub fn bare(kubeconfig: PathBuf, dir: PathBuf) -> Self {
+        install_crypto();
+        Self { kubeconfig, dir, audit_log: None, process: None }
+    }
+
     async fn install(&self) -> Result<(), String> {
         let kubectl = self.kubectl("");
         let apply = ["apply", "--server-side", "--force-conflicts", "--field-manager=install", "-f"];

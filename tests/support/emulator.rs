@@ -6,11 +6,15 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::process::{Process, command};
+use super::tls::Certificate;
 use super::tools;
 
 /// How an emulator is started.
 #[derive(Debug)]
 pub struct EmulatorOptions<'a> {
+    pub listen: &'a str,
+    /// What it shows to clients; without it, it speaks plain HTTP.
+    pub tls: Option<&'a Certificate>,
     pub api_key: &'a str,
     pub job_time: &'a str,
     /// `HOST:PORT` of webhooks, and where that is.
@@ -25,7 +29,7 @@ pub struct Emulator {
     pub process: Process,
     /// Base URL, without a slash at its end.
     pub url: String,
-    api_key: String,
+    pub api_key: String,
     http: reqwest::Client,
 }
 
@@ -34,11 +38,17 @@ impl Emulator {
         let mut command = command(&tools::emulator());
         let (host, address) = options.resolve;
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--seed", "1"])
+            .args(["serve", "--listen", options.listen, "--seed", "1"])
             .args(["--api-key", options.api_key, "--job-time", options.job_time])
             .args(["--resolve", &format!("{host}={address}")])
             .arg("--webhook-ca")
             .arg(options.webhook_ca);
+        let mut http = reqwest::Client::builder().no_proxy();
+        if let Some(tls) = options.tls {
+            command.arg("--tls-cert").arg(&tls.cert).arg("--tls-key").arg(&tls.key);
+            let ca = std::fs::read(&tls.ca).expect("the certificate was just made");
+            http = http.add_root_certificate(reqwest::Certificate::from_pem(&ca).expect("it is one"));
+        }
         if let Some(faults) = options.faults {
             let path = dir.join("faults.json");
             std::fs::write(&path, faults.to_string()).expect("the bed's folder is writable");
@@ -47,7 +57,7 @@ impl Emulator {
         let mut process = Process::start("emulator", dir, command).expect("the emulator starts");
         let hello = process.hello().await;
         let url = hello["url"].as_str().expect("the emulator says its URL").trim_end_matches('/').to_owned();
-        let http = reqwest::Client::builder().no_proxy().build().expect("a client can be made");
+        let http = http.build().expect("a client can be made");
         Self { process, url, api_key: options.api_key.to_owned(), http }
     }
 
@@ -64,6 +74,11 @@ impl Emulator {
     /// Moves the emulator's clock forward.
     pub async fn advance_clock(&self, seconds: u64) {
         self.admin("POST", "clock", Some(&json!({ "advance_ms": seconds * 1000 }))).await;
+    }
+
+    /// Lets the jobs go on that the fault plan holds.
+    pub async fn release_jobs(&self) {
+        self.admin("POST", "jobs/release", Some(&json!({}))).await;
     }
 
     async fn admin(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
@@ -125,6 +140,16 @@ impl Ledger {
     /// Attempts to deliver an event of this type.
     pub fn deliveries(&self, event_type: &str) -> Vec<&Value> {
         self.entries("deliveries").iter().filter(|entry| entry["event_type"] == event_type).collect()
+    }
+
+    /// Events of this type that an endpoint took.
+    pub fn delivered(&self, event_type: &str) -> usize {
+        self.deliveries(event_type).iter().filter(|entry| entry["outcome"] == "delivered").count()
+    }
+
+    /// Jobs that were made, deleted ones included.
+    pub fn jobs(&self) -> usize {
+        self.entries("jobs").len()
     }
 
     /// Rows that were paid for.

@@ -20,14 +20,14 @@ impl Said {
     /// The output of a command that had to succeed.
     #[track_caller]
     pub fn expect(self) -> String {
-        assert!(self.ok, "kubectl failed: {}{}", self.stdout, self.stderr);
+        assert!(self.ok, "it failed: {}{}", self.stdout, self.stderr);
         self.stdout
     }
 
     /// The error text of a command that had to fail.
     #[track_caller]
     pub fn expect_refused(self) -> String {
-        assert!(!self.ok, "kubectl succeeded, but should have been refused: {}", self.stdout);
+        assert!(!self.ok, "it succeeded, but should have been refused: {}", self.stdout);
         self.stderr
     }
 }
@@ -65,26 +65,30 @@ impl Kubectl<'_> {
     }
 
     pub async fn run_with_input(&self, args: &[&str], input: &str) -> Said {
-        let mut child = tokio::process::Command::from(self.command(args))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("kubectl runs");
-        let mut stdin = child.stdin.take().expect("stdin is a pipe");
-        let write = async {
-            // A command that does not read its input closes the pipe; its status says whether that was
-            // wrong.
-            let _ = stdin.write_all(input.as_bytes()).await;
-            drop(stdin);
-        };
-        let ((), output) = tokio::join!(write, child.wait_with_output());
-        let output = output.expect("kubectl ends");
-        Said {
-            ok: output.status.success(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        run(self.command(args), input).await
+    }
+}
+
+/// Runs a command with this input to its end.
+pub async fn run(command: Command, input: &str) -> Said {
+    let mut child = tokio::process::Command::from(command)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the command runs");
+    let mut stdin = child.stdin.take().expect("stdin is a pipe");
+    let write = async {
+        // A command that does not read its input closes the pipe; its status says whether that was wrong.
+        let _ = stdin.write_all(input.as_bytes()).await;
+        drop(stdin);
+    };
+    let ((), output) = tokio::join!(write, child.wait_with_output());
+    let output = output.expect("the command ends");
+    Said {
+        ok: output.status.success(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }

@@ -35,6 +35,11 @@ pub fn kubectl() -> &'static Path {
     PATH.get_or_init(|| std::env::var_os("KUBECTL").map_or_else(|| script("kubectl.sh"), PathBuf::from))
 }
 
+/// helm: `HELM`, or as `testenv/helm.sh` fetches it.
+pub fn helm() -> PathBuf {
+    std::env::var_os("HELM").map_or_else(|| script("helm.sh"), PathBuf::from)
+}
+
 /// A script that prints the path of a program; what it has to say meanwhile goes to our stderr.
 fn script(name: &str) -> PathBuf {
     let path = root().join("testenv").join(name);

@@ -7,9 +7,9 @@ use gemini_operator::api::{GeminiBatch, GeminiWebhook, condition};
 use kube::Api;
 use serde::de::DeserializeOwned;
 
-use super::{Bed, PATIENCE, poll};
+use super::{PATIENCE, Room, poll};
 
-impl Bed {
+impl Room {
     /// Waits until the batch satisfies `done`.
     pub async fn wait_batch(
         &self,
@@ -99,15 +99,13 @@ impl Bed {
         )
     }
 
-    /// The ends of the logs of all processes of this bed.
+    /// The ends of all logs.
     pub fn log_tails(&self) -> String {
-        ["controller", "receiver", "emulator"]
-            .map(|name| format!("--- log of the {name}\n{}", self.tail_of(name)))
-            .join("\n")
+        (self.why)(self) + &self.tail_of("emulator")
     }
 }
 
-impl Drop for Bed {
+impl Drop for Room {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the test failed in namespace {}\n{}", self.namespace, self.log_tails());

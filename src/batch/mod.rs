@@ -6,6 +6,7 @@ mod cleanup;
 mod deliver;
 mod draft;
 mod files;
+mod gone;
 mod memory;
 mod observe;
 mod observed;

@@ -326,7 +326,7 @@ fn tracking(subject: &Subject<'_>, fingerprint: Option<&str>) -> Tracking {
             .map(|run| run.key_fingerprint.as_str())
     });
     let (own, operators) = (subject.namespace(), subject.ctx.operator_namespace.as_str());
-    let webhooks = subject.ctx.webhooks.state();
+    let webhooks = subject.ctx.webhooks();
     let near = |w: &&GeminiWebhook| [Some(own), Some(operators)].contains(&w.metadata.namespace.as_deref());
     let named = |w: &&GeminiWebhook| choice.name.is_none() || choice.name == w.metadata.name;
     let candidates: Vec<&GeminiWebhook> =

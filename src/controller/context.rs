@@ -1,7 +1,7 @@
 //! What every reconcile has at hand.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::core::DeserializeGuard;
@@ -33,7 +33,8 @@ pub struct Context {
     pub recorder: Recorder,
     pub credentials: KeyCache,
     pub listings: Listings,
-    pub webhooks: Store<DeserializeGuard<GeminiWebhook>>,
+    /// One for each watch: a store holds what one watch has shown, and nothing else.
+    pub webhooks: Vec<Store<DeserializeGuard<GeminiWebhook>>>,
     pub metrics: Metrics,
     /// Tasks that must end before the process may: a POST and its record.
     pub tasks: TaskTracker,
@@ -43,6 +44,11 @@ pub struct Context {
 }
 
 impl Context {
+    /// The webhooks of all namespaces that can hold one.
+    pub fn webhooks(&self) -> Vec<Arc<DeserializeGuard<GeminiWebhook>>> {
+        self.webhooks.iter().flat_map(Store::state).collect()
+    }
+
     /// An object that cannot be read is skipped loudly; the others go on.
     pub async fn malformed(&self, about: &ObjectReference, error: &str) {
         self.metrics.malformed.inc();

@@ -14,6 +14,7 @@ use crate::clock::{SECOND, http_date};
 use crate::errors::{ApiError, Form, default_message, status_of};
 use crate::faults::{CallFault, Drop};
 use crate::http::{Answer, Context, Reply};
+use crate::json::put;
 use crate::ledger::RequestEntry;
 use crate::matcher::{CallFacts, Fired};
 use crate::server::query;
@@ -164,6 +165,12 @@ impl Exchange {
         };
         if let Some(body) = &fault.body {
             reply.body = body.clone().into();
+        }
+        if !fault.set.is_empty()
+            && let Ok(mut answer) = serde_json::from_slice(&reply.body)
+        {
+            fault.set.iter().for_each(|(pointer, value)| put(&mut answer, pointer, value));
+            reply.body = answer.to_string().into();
         }
         if let Some(value) = &fault.retry_after {
             let value = match value.strip_prefix("date:").and_then(|seconds| seconds.parse::<i64>().ok()) {

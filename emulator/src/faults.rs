@@ -201,6 +201,9 @@ pub struct CallFault {
     /// This body instead of the real one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
+    /// Values put into the real answer, by JSON pointer; `-` at the end of an array appends, what is not there is made.
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub set: std::collections::BTreeMap<String, serde_json::Value>,
     /// Headers to add or to replace.
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub headers: std::collections::BTreeMap<String, String>,
@@ -487,6 +490,9 @@ impl Plan {
                 return Err(format!(
                     "fault plan: rules[{position}]: status {status} is not between 200 and 599"
                 ));
+            }
+            if let Some(pointer) = rule.action.set.keys().find(|pointer| !pointer.starts_with('/')) {
+                return Err(format!("fault plan: rules[{position}]: set: {pointer:?} is no JSON pointer"));
             }
         }
         for (position, rule) in self.deliveries.iter().enumerate() {

@@ -76,6 +76,33 @@ fn write(value: &Value, out: &mut String) {
     }
 }
 
+/// Sets the value at a JSON pointer. `-` appends to an array; what is not there on the way is made; where the pointer
+/// leads through a value that has no parts, nothing happens.
+pub fn put(target: &mut Value, pointer: &str, value: &Value) {
+    let Some(path) = pointer.strip_prefix('/') else { return };
+    let mut place = target;
+    for part in path.split('/') {
+        let part = part.replace("~1", "/").replace("~0", "~");
+        if place.is_null() {
+            *place = if part == "-" { Value::Array(vec![]) } else { Value::Object(Map::new()) };
+        }
+        let next = match place {
+            Value::Object(object) => Some(object.entry(part).or_insert(Value::Null)),
+            Value::Array(items) => {
+                if part == "-" {
+                    items.push(Value::Null);
+                }
+                let index = if part == "-" { Some(items.len() - 1) } else { part.parse::<usize>().ok() };
+                index.and_then(|index| items.get_mut(index))
+            }
+            _ => None,
+        };
+        let Some(next) = next else { return };
+        place = next;
+    }
+    *place = value.clone();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -39,7 +39,7 @@ use super::refs::{ConfigMapKeyRef, SecretKeyRef};
     printcolumn(
         name = "Reason",
         type_ = "string",
-        json_path = ".status.conditions[?(@.status==\"True\")].reason",
+        json_path = ".status.conditions[?(@.type==\"Reconciling\")].reason",
         priority = 1
     ),
     printcolumn(name = "Completed", type_ = "date", json_path = ".status.completionTime", priority = 1),
@@ -153,19 +153,20 @@ pub struct Inline {
     pub jsonl: Option<String>,
 }
 
-/// One prompt.
+/// One row of the batch: a prompt, its key, and how Gemini is to answer it.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InlineRequest {
-    /// Names the row in the results. Unique in the batch.
+    /// Names the row in the results. Unique in the batch; 1 to 256 characters.
     #[schemars(length(min = 1, max = 256))]
     pub key: String,
 
-    /// The user's message.
+    /// The user's message, 1 to 32768 characters. What is longer, has several turns or holds images goes into `jsonl` or
+    /// `configMapRef`.
     #[schemars(length(min = 1, max = 32_768))]
     pub prompt: String,
 
-    /// The system instruction, if any.
+    /// The system instruction, if any, 1 to 32768 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32_768))]
     pub system: Option<String>,
@@ -274,7 +275,7 @@ fn default_deletion_timeout() -> GoDuration {
     GoDuration::from_mins(20)
 }
 
-/// What is known of the batch. Written by the operator only.
+/// How far the batch has come, what it cost, and where its results are. Written by the operator only.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GeminiBatchStatus {
@@ -300,7 +301,8 @@ pub struct GeminiBatchStatus {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
-    /// When the batch first made up its mind to submit; from here on the input is fixed.
+    /// When the job was about to be submitted for the first time. From then on `model`, `operation`, `input` and
+    /// `webhook` of the spec cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
 
@@ -316,7 +318,7 @@ pub struct GeminiBatchStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<InputStatus>,
 
-    /// Rows, counted.
+    /// Rows of the batch, by outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<RowCounts>,
 
@@ -380,7 +382,7 @@ pub enum Phase {
 pub struct InputStatus {
     /// SHA-256 of the rendered JSON Lines, in hex.
     pub sha256: String,
-    /// Number of rows.
+    /// Number of rows in it.
     pub rows: i64,
     /// Size of the rendered JSON Lines in bytes.
     pub bytes: i64,
@@ -393,7 +395,7 @@ pub struct InputStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InputFile {
-    /// `files/…`
+    /// Name of the file at Gemini, `files/…`.
     pub name: String,
     /// Size in bytes.
     pub size_bytes: i64,
@@ -402,7 +404,7 @@ pub struct InputFile {
     pub expire_time: Option<Time>,
 }
 
-/// Rows, counted.
+/// Rows of the batch, by outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RowCounts {
@@ -481,7 +483,7 @@ pub enum Submission {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Listings {
-    /// How many.
+    /// How many were made.
     pub complete: i32,
     /// When the newest one began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -552,14 +554,14 @@ pub struct OutputStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorSummary {
-    /// Row class.
+    /// Why these rows have no complete answer: one of the classes that `status.rows.byClass` counts.
     pub class: String,
     /// The provider's code or finish reason, if it gave one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// How many rows.
+    /// How many rows failed in this way.
     pub count: i64,
-    /// Key of one of them.
+    /// Key of one of these rows, to look it up in `errors.jsonl`.
     pub sample_key: String,
     /// The provider's words about that one, cut to 256 bytes.
     pub message: String,

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::duration::GoDuration;
 use super::refs::SecretKeyRef;
 
-/// What is registered.
+/// The endpoint that is registered at Gemini, the events that it is told of, and the API key whose Google project they
+/// come from.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "gemini-operator.io",
@@ -138,7 +139,7 @@ fn default_deletion_timeout() -> GoDuration {
     GoDuration::from_mins(20)
 }
 
-/// What is known of the registration. Written by the operator only.
+/// Where the registration stands at Gemini, and whether deliveries arrive here. Written by the operator only.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GeminiWebhookStatus {
@@ -219,10 +220,10 @@ pub struct LastDelivery {
     /// When the newest verified delivery arrived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,
-    /// Its `webhook-id`.
+    /// The `webhook-id` header of that delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Its type, for example `batch.succeeded` or `ping`.
+    /// The type of that delivery, for example `batch.succeeded` or `ping`.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub type_: Option<String>,
     /// Our clock less the sender's, in seconds.
@@ -240,8 +241,8 @@ pub struct LastDelivery {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RejectedDelivery {
-    /// Why, in the words of the metric's label.
+    /// Why it was refused: a `reason` of the receiver's metric of rejections, for example `no_matching_signature`.
     pub reason: String,
-    /// When.
+    /// When it was refused.
     pub time: Time,
 }

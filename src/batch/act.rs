@@ -3,14 +3,15 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::files::{self, Condition};
 use super::observe::Found;
 use super::observed::Observed;
 use super::plan::{Step, newest_run};
-use super::{Subject, deliver, files, post, record};
+use super::{Subject, deliver, post, record};
 use crate::api::SUBMIT_KEY_ANNOTATION;
 use crate::api::batch::InputFile;
 use crate::controller::{Error, claim};
-use crate::gemini::{ApiKey, Class};
+use crate::gemini::{self, ApiKey, Class};
 use crate::submit;
 
 pub async fn act(subject: &mut Subject<'_>, step: Step, seen: Observed, found: Found) -> Result<(), Error> {
@@ -34,7 +35,7 @@ pub async fn act(subject: &mut Subject<'_>, step: Step, seen: Observed, found: F
     }
 }
 
-/// Uploads under a name that was never used before.
+/// Uploads under a name that was never used before, and records what arrived there as it was sent.
 async fn stage(subject: &mut Subject<'_>, key: &ApiKey, seen: &Observed, found: Found) -> Result<(), Error> {
     let (Some(Ok(facts)), Some(rendered)) = (&seen.input, found.rendered) else { return Ok(()) };
     let identity = subject.batch.status.as_ref().and_then(|s| s.identity.clone());
@@ -44,16 +45,20 @@ async fn stage(subject: &mut Subject<'_>, key: &ApiKey, seen: &Observed, found: 
     let name = submit::file_name(&identity.submit_key, nonce);
     let display_name = format!("{}.{}", subject.namespace(), subject.name());
     let file = subject.ctx.gemini.upload(key, &name, &display_name, rendered.bytes.into()).await?;
-    if file.sha256.as_ref().is_some_and(|sha| *sha != facts.sha256) {
-        // Encoded in a way that we do not know, or damaged on the way: the size was checked, the rest is for people.
-        tracing::warn!(file = %file.name, "Gemini reports another SHA-256 for the upload");
+    let condition = files::condition(&file, facts.bytes, &facts.sha256);
+    if let Condition::Damaged(message) = condition {
+        // It has no use, and a name that is never taken again. That it cannot be removed now is no second problem.
+        let _ = files::remove(&subject.ctx.gemini, key, &file.name).await;
+        return Err(gemini::Error::transient(message).into());
     }
     let staged = InputFile {
         name: file.name.clone(),
         size_bytes: facts.bytes,
         expire_time: file.expiration_time.map(Time),
     };
-    subject.ctx.batch_memory.update(&subject.uid(), |m| m.uploaded = Some(file.name));
+    if condition == Condition::Usable {
+        subject.ctx.batch_memory.update(&subject.uid(), |m| m.uploaded = Some(file.name));
+    }
     let status = record::staged(&subject.batch, facts, staged, Timestamp::now());
     subject.write(status).await
 }

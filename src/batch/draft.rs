@@ -24,7 +24,9 @@ impl Draft {
 
     /// Starts from nothing, but for the receiver's field.
     pub fn empty(batch: &GeminiBatch, now: Timestamp) -> Self {
-        Self::of(GeminiBatchStatus::default(), batch.metadata.generation, now)
+        let last_event = batch.status.as_ref().and_then(|s| s.last_event.clone());
+        let status = GeminiBatchStatus { last_event, ..GeminiBatchStatus::default() };
+        Self::of(status, batch.metadata.generation, now)
     }
 
     fn of(mut status: GeminiBatchStatus, generation: Option<i64>, now: Timestamp) -> Self {

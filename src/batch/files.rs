@@ -1,6 +1,6 @@
-//! Our files at Gemini, by the prefix of one K.
+//! Our files at Gemini: by the prefix of one K, and whether one is what was uploaded.
 
-use crate::gemini::{ApiKey, Class, Error, Gemini};
+use crate::gemini::{ApiKey, Class, Error, File, FileState, Gemini};
 
 /// More pages than any project has; a provider that repeats a page token must not hold us for ever.
 const MAX_PAGES: usize = 10_000;
@@ -27,5 +27,33 @@ pub async fn remove(gemini: &Gemini, key: &ApiKey, name: &str) -> Result<(), Err
     match gemini.delete_file(key, name).await {
         Err(e) if e.class != Class::NotFound => Err(e),
         _ => Ok(()),
+    }
+}
+
+/// Whether a file may be paid for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    Usable,
+    /// It is what was uploaded, and Gemini is still busy with it.
+    Processing,
+    /// It is not what was uploaded; the message says in what way.
+    Damaged(String),
+}
+
+/// PURE: compares a file at Gemini with what was rendered. A size or a digest that Gemini does not give, or gives in a
+/// form that nobody has seen, is no difference.
+pub fn condition(file: &File, bytes: i64, sha256: &str) -> Condition {
+    let name = &file.name;
+    if let Some(size) = file.size_bytes.filter(|size| *size != bytes) {
+        return Condition::Damaged(format!("{name} has {size} bytes at Gemini, {bytes} were uploaded"));
+    }
+    if let Some(sha) = file.sha256.as_ref().filter(|sha| *sha != sha256) {
+        return Condition::Damaged(format!("{name} has SHA-256 {sha} at Gemini, {sha256} was uploaded"));
+    }
+    match file.state {
+        FileState::Failed => Condition::Damaged(format!("Gemini could not process {name}")),
+        FileState::Processing => Condition::Processing,
+        // A state of tomorrow: the submission will show.
+        FileState::Active | FileState::Unknown(_) => Condition::Usable,
     }
 }

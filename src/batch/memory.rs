@@ -26,7 +26,7 @@ pub struct Memory {
     pub cancel_sent: bool,
     /// Fingerprint of the key with which the model was found.
     pub model_known: Option<String>,
-    /// File that was uploaded in this very reconcile.
+    /// File that was uploaded in this very reconcile, and seen to be usable.
     pub uploaded: Option<String>,
     /// Reconciles in a row that failed.
     pub failures: u32,

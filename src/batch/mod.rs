@@ -6,6 +6,7 @@ mod cleanup;
 mod deliver;
 mod draft;
 mod files;
+mod gone;
 mod memory;
 mod observe;
 mod observed;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
+use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource};
 
@@ -29,7 +31,8 @@ pub use memory::Memory;
 
 use crate::api::GeminiBatch;
 use crate::api::batch::GeminiBatchStatus;
-use crate::controller::{Context, Error, Next, notes, publish, replace};
+use crate::controller::{Context, Error, Next, malformed, notes, publish, replace};
+use crate::submit;
 use plan::{Env, Plan, Step};
 
 /// Passes in one reconcile; a batch needs about nine from nothing to its recorded job.
@@ -49,21 +52,20 @@ pub async fn reconcile(
     batch: Arc<DeserializeGuard<GeminiBatch>>,
     ctx: Arc<Context>,
 ) -> Result<Action, Error> {
-    let batch = match &batch.0 {
-        Ok(batch) => batch,
-        Err(invalid) => {
-            ctx.malformed(&batch.object_ref(&()), &invalid.error).await;
-            return Ok(Action::await_change());
-        }
-    };
-    let namespace = batch.metadata.namespace.as_deref().unwrap_or_default();
-    let name = batch.metadata.name.as_deref().unwrap_or_default();
-    let uid = batch.metadata.uid.clone().unwrap_or_default();
+    let meta = batch.meta();
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let name = meta.name.as_deref().unwrap_or_default();
+    let uid = meta.uid.clone().unwrap_or_default();
     let api: Api<GeminiBatch> = Api::namespaced(ctx.writer.clone(), namespace);
     // The cache may be older than our own last write: what decides about money is read live.
-    let Some(batch) = api.get_opt(name).await? else {
-        ctx.batch_memory.forget(&uid);
-        return Ok(Action::await_change());
+    let live: Api<DeserializeGuard<GeminiBatch>> = Api::namespaced(ctx.writer.clone(), namespace);
+    let batch = match live.get_opt(name).await? {
+        Some(DeserializeGuard(Ok(batch))) => batch,
+        Some(DeserializeGuard(Err(invalid))) => return skip(&ctx, &api, namespace, &invalid).await,
+        None => {
+            ctx.batch_memory.forget(&uid);
+            return Ok(Action::await_change());
+        }
     };
     let mut subject = Subject { ctx: &ctx, api, batch, read: Instant::now() };
     ctx.batch_memory.update(&uid, |m| m.uploaded = None);
@@ -78,6 +80,24 @@ pub async fn reconcile(
         Err(_) => {}
     }
     result
+}
+
+/// An object that cannot be read: left alone, or let go by its metadata.
+async fn skip(
+    ctx: &Context,
+    api: &Api<GeminiBatch>,
+    namespace: &str,
+    invalid: &InvalidObject,
+) -> Result<Action, Error> {
+    if let Some(action) = malformed::skip::<GeminiBatch>(ctx, namespace, invalid, plan::PROTOCOL).await? {
+        return Ok(action);
+    }
+    let uid = invalid.metadata.uid.as_deref().unwrap_or_default();
+    let key = submit::submit_key(uid);
+    let left = format!("a job with displayName gb1.{key}.… and files {}…", submit::file_prefix(&key));
+    malformed::let_go(ctx, api, invalid, &left).await?;
+    ctx.batch_memory.forget(uid);
+    Ok(Action::await_change())
 }
 
 async fn passes(subject: &mut Subject<'_>) -> Result<Action, Error> {

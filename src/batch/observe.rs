@@ -3,13 +3,16 @@
 use jiff::Timestamp;
 
 use super::Subject;
+use super::files::{self, Condition};
+use super::gone::{self, Absence};
 use super::observed::{InputFacts, InputProblem, JobFacts, ModelFacts, Observed, SinkProblem, Tracking};
 use super::plan::{Needs, claim_of, newest_run};
-use crate::api::batch::{Submission, WebhookMode};
-use crate::api::condition::{is_true, webhook_type};
+use super::schedule::is_terminal;
+use crate::api::batch::{Run, Submission, WebhookMode};
+use crate::api::condition::{batch_type, is_true, webhook_type};
 use crate::api::webhook::GeminiWebhook;
 use crate::controller::{Credentials, Error};
-use crate::gemini::{ApiKey, Batch, Class, FileState};
+use crate::gemini::{self, ApiKey, Batch, Class};
 use crate::rows::{self, InputErrorKind, Rendered};
 use crate::sink::{self, SinkError};
 use crate::source::{self, SourceError};
@@ -80,42 +83,85 @@ async fn gemini_side(
         let listing = ctx.listings.since(&ctx.gemini, &ctx.metrics, key, fingerprint, since).await?;
         seen.listing = Some(ours(subject, &listing.jobs));
     }
-    let mut job = needs.job;
-    if let Some(since) = needs.sweep_since {
-        let listing = ctx.listings.since(&ctx.gemini, &ctx.metrics, key, fingerprint, since).await?;
-        ctx.batch_memory.update(&uid, |m| m.swept = Some(Timestamp::now()));
-        let remote = newest_run(&subject.batch).and_then(|run| run.remote_name.as_deref());
-        let listed = listing.jobs.iter().find(|j| Some(j.name.as_str()) == remote);
-        // Ended, or not there at all: either way a GET tells.
-        if listed.is_none_or(Batch::is_terminal) && !job {
-            job = true;
-            if needs_rescue(subject) {
-                ctx.metrics.sweep_rescues.inc();
-            }
-        }
+    // What an event asks for comes first: no trouble with anybody else's job may stand in its way.
+    if needs.job {
+        seen.job = Some(look(subject, key, fingerprint, needs.for_event).await?);
     }
-    if job {
-        seen.job = Some(look(subject, key, needs.for_event).await?);
+    if let Some(since) = needs.sweep_since {
+        // A GET has told more than a listing could.
+        if seen.job.is_none() {
+            sweep(subject, key, fingerprint, since, seen).await?;
+        }
+        ctx.batch_memory.update(&uid, |m| m.swept = Some(Timestamp::now()));
     }
     Ok(())
 }
 
+/// Looks the job up in a listing that all batches of the key share; only one that has ended, or is not listed, costs a
+/// GET. So does a listing that fails: other people's jobs in the project must not hold this one.
+async fn sweep(
+    subject: &Subject<'_>,
+    key: &ApiKey,
+    fingerprint: &str,
+    since: Timestamp,
+    seen: &mut Observed,
+) -> Result<(), Error> {
+    let ctx = subject.ctx;
+    let run = newest_run(&subject.batch);
+    let remote = run.and_then(|run| run.remote_name.as_deref());
+    let listed = match ctx.listings.sweep(&ctx.gemini, &ctx.metrics, key, fingerprint, since).await {
+        Ok(listing) => listing.jobs.iter().find(|j| Some(j.name.as_str()) == remote).cloned(),
+        // A GET would be told the same, once for each batch.
+        Err(e) if matches!(e.class, Class::Auth | Class::RateLimited(_)) => return Err(e.into()),
+        Err(error) => {
+            tracing::warn!(object = %subject.name(), %error, "the listing failed; looking at the one job");
+            None
+        }
+    };
+    if let Some(job) = listed.filter(|job| !job.is_terminal()) {
+        seen.listed = Some(Box::new(job));
+        return Ok(());
+    }
+    let facts = look(subject, key, fingerprint, false).await?;
+    let has_ended = matches!(&facts, JobFacts::Found(job) if job.is_terminal());
+    if has_ended && !run.is_some_and(is_terminal) && is_tracked(subject) {
+        ctx.metrics.sweep_rescues.inc();
+    }
+    seen.job = Some(facts);
+    Ok(())
+}
+
 /// Whether a webhook should have told what the sweep has found.
-fn needs_rescue(subject: &Subject<'_>) -> bool {
-    use crate::api::condition::batch_type;
+fn is_tracked(subject: &Subject<'_>) -> bool {
     subject.batch.status.as_ref().is_some_and(|s| is_true(&s.conditions, batch_type::WEBHOOK_TRACKED))
 }
 
 /// One GET of the recorded job.
-async fn look(subject: &Subject<'_>, key: &ApiKey, for_event: bool) -> Result<JobFacts, Error> {
+async fn look(
+    subject: &Subject<'_>,
+    key: &ApiKey,
+    fingerprint: &str,
+    for_event: bool,
+) -> Result<JobFacts, Error> {
     let ctx = subject.ctx;
-    let Some(name) = newest_run(&subject.batch).and_then(|run| run.remote_name.clone()) else {
+    let Some((run, name)) = newest_run(&subject.batch).and_then(|run| Some((run, run.remote_name.clone()?)))
+    else {
         return Ok(JobFacts::Gone);
     };
     let event = subject.batch.status.as_ref().and_then(|s| s.last_event.as_ref()).map(|e| e.id.clone());
     let facts = match ctx.gemini.get_batch(key, &name).await {
         Ok(job) => JobFacts::Found(Box::new(job)),
-        Err(e) if e.class == Class::NotFound => JobFacts::Gone,
+        Err(e) if e.class == Class::NotFound => {
+            // It counts as a look, so that the next one keeps its distance, but nothing was learnt from it.
+            let now = Timestamp::now();
+            ctx.batch_memory.update(&subject.uid(), |m| {
+                m.looked = Some(now);
+                if for_event {
+                    m.event_looked = Some(now);
+                }
+            });
+            missing(subject, key, fingerprint, run, &name).await?
+        }
         Err(e) => return Err(e.into()),
     };
     let now = Timestamp::now();
@@ -132,6 +178,34 @@ async fn look(subject: &Subject<'_>, key: &ApiKey, for_event: bool) -> Result<Jo
         }
     });
     Ok(facts)
+}
+
+/// Gemini says that the job does not exist. A complete listing must bear that out before it is believed.
+async fn missing(
+    subject: &Subject<'_>,
+    key: &ApiKey,
+    fingerprint: &str,
+    run: &Run,
+    name: &str,
+) -> Result<JobFacts, Error> {
+    let ctx = subject.ctx;
+    let lag = ctx.timing.listing_lag;
+    let judge = |started, is_listed| gone::absence(run, fingerprint, started, is_listed, lag);
+    let now = Timestamp::now();
+    let mut absence = judge(now, false);
+    if absence == Absence::Proven {
+        let listing = ctx.listings.since(&ctx.gemini, &ctx.metrics, key, fingerprint, now).await?;
+        absence = judge(listing.started, listing.jobs.iter().any(|job| job.name == name));
+    }
+    match absence {
+        Absence::Proven | Absence::OtherKey => Ok(JobFacts::Gone),
+        Absence::Listed | Absence::TooYoung => {
+            let message = format!(
+                "it does not find {name}, but nothing else shows that the job is gone; looking again"
+            );
+            Err(gemini::Error::transient(message).into())
+        }
+    }
 }
 
 async fn model(subject: &Subject<'_>, key: &ApiKey) -> Result<ModelFacts, Error> {
@@ -163,9 +237,14 @@ async fn file_usable(
             let lasts = remote.expiration_time.is_none_or(|at| {
                 crate::controller::until(at, Timestamp::now()) > subject.ctx.timing.file_margin
             });
-            let whole = remote.size_bytes.is_none_or(|n| n == file.size_bytes)
-                && remote.sha256.is_none_or(|sha| sha == input.sha256);
-            Ok(Some(lasts && whole && remote.state == FileState::Active))
+            match files::condition(&remote, file.size_bytes, &input.sha256) {
+                Condition::Usable => Ok(Some(lasts)),
+                Condition::Damaged(_) => Ok(Some(false)),
+                Condition::Processing => {
+                    let message = format!("it is still processing {}", file.name);
+                    Err(gemini::Error::transient(message).into())
+                }
+            }
         }
         Err(e) if e.class == Class::NotFound => Ok(Some(false)),
         Err(e) => Err(e.into()),
@@ -247,7 +326,7 @@ fn tracking(subject: &Subject<'_>, fingerprint: Option<&str>) -> Tracking {
             .map(|run| run.key_fingerprint.as_str())
     });
     let (own, operators) = (subject.namespace(), subject.ctx.operator_namespace.as_str());
-    let webhooks = subject.ctx.webhooks.state();
+    let webhooks = subject.ctx.webhooks();
     let near = |w: &&GeminiWebhook| [Some(own), Some(operators)].contains(&w.metadata.namespace.as_deref());
     let named = |w: &&GeminiWebhook| choice.name.is_none() || choice.name == w.metadata.name;
     let candidates: Vec<&GeminiWebhook> =

@@ -14,8 +14,10 @@ pub struct Observed {
     pub file_usable: Option<bool>,
     /// Jobs of this batch in a complete listing that began after the intent.
     pub listing: Option<Vec<submit::Job>>,
-    /// The recorded job.
+    /// The recorded job, by a GET.
     pub job: Option<JobFacts>,
+    /// The recorded job as a sweep has listed it, if it has not ended there.
+    pub listed: Option<Box<gemini::Batch>>,
     /// How the end of the job will become known.
     pub tracking: Option<Tracking>,
 }
@@ -57,6 +59,7 @@ pub enum ModelFacts {
 #[derive(Clone, Debug)]
 pub enum JobFacts {
     Found(Box<gemini::Batch>),
+    /// Proven not to exist, or not visible to the present key.
     Gone,
 }
 

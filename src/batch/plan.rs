@@ -127,7 +127,10 @@ pub fn needs(batch: &GeminiBatch, memory: &Memory, env: &Env<'_>) -> Needs {
                 let look = look(batch, status, run, memory, env);
                 let sweep_since = sweep_due(status, memory, env).filter(|tick| *tick <= env.now);
                 Needs {
-                    credentials: look.due || sweep_since.is_some() || tracking(status).is_none(),
+                    credentials: look.due
+                        || sweep_since.is_some()
+                        || tracking(status).is_none()
+                        || wants_cancel(batch, memory),
                     job: look.due,
                     for_event: look.for_event,
                     sweep_since,
@@ -348,9 +351,14 @@ fn remote(
             }
         }
         None if is_terminal(run) => return draft.plan(Step::None, Next::Now),
-        None => {}
+        None => {
+            // The listing may be older than a GET: it leads forward only.
+            if let Some(job) = seen.listed.as_ref().filter(|job| job.state == gemini::State::Running) {
+                show(&mut draft, job);
+            }
+        }
     }
-    if batch.spec.cancelled && !memory.cancel_sent {
+    if wants_cancel(batch, memory) {
         return draft.plan(Step::Cancel { remote }, Next::Now);
     }
     let look = look(batch, &draft.status, run, memory, env);
@@ -358,6 +366,11 @@ fn remote(
     let next =
         [look.at, sweep].into_iter().flatten().min().map_or(env.timing.sweep_bare, |at| until(at, env.now));
     draft.plan(Step::None, Next::After(next.max(Duration::from_millis(50))))
+}
+
+/// Whether Gemini is still to be asked to cancel the job.
+fn wants_cancel(batch: &GeminiBatch, memory: &Memory) -> bool {
+    batch.spec.cancelled && !memory.cancel_sent
 }
 
 /// Whether the present key is another one than the run's: what it does not see proves nothing.

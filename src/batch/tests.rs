@@ -1,5 +1,7 @@
 //! `plan` as a table, and its two properties: the end is absorbing, and planning twice without a change plans nothing.
 
+mod remote;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -108,8 +110,8 @@ fn recorded(world: &World, state: Option<&str>) -> GeminiBatch {
     batch
 }
 
-fn job(state: State) -> Observed {
-    let job = gemini::Batch {
+fn some_job(state: State) -> gemini::Batch {
+    gemini::Batch {
         name: "batches/a".into(),
         display_name: String::new(),
         model: String::new(),
@@ -122,10 +124,13 @@ fn job(state: State) -> Observed {
         inlined: false,
         stats: gemini::BatchStats::default(),
         error: None,
-    };
+    }
+}
+
+fn job(state: State) -> Observed {
     Observed {
         credentials: admitted().credentials,
-        job: Some(JobFacts::Found(Box::new(job))),
+        job: Some(JobFacts::Found(Box::new(some_job(state)))),
         ..Observed::default()
     }
 }
@@ -339,9 +344,10 @@ fn any_seen() -> impl Strategy<Value = Observed> {
         Just(Some(Tracking::SweepOnly("m".into()))),
         Just(Some(Tracking::Static { webhook: "team/main".into() })),
     ];
-    let listed = proptest::option::of(Just(vec![]));
-    (credentials, input, sink, state, tracking, listed, proptest::option::of(any::<bool>())).prop_map(
-        |(credentials, input, sink, state, tracking, listing, file_usable)| Observed {
+    let listing = proptest::option::of(Just(vec![]));
+    let swept = any::<bool>();
+    (credentials, input, sink, state, tracking, listing, proptest::option::of(any::<bool>()), swept).prop_map(
+        |(credentials, input, sink, state, tracking, listing, file_usable, swept)| Observed {
             credentials,
             input,
             sink,
@@ -349,6 +355,7 @@ fn any_seen() -> impl Strategy<Value = Observed> {
             file_usable,
             listing,
             job: state.and_then(|state| job(state).job),
+            listed: swept.then(|| Box::new(some_job(State::Running))),
             tracking,
         },
     )

@@ -1,9 +1,8 @@
 //! What every reconcile has at hand.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::core::DeserializeGuard;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
@@ -13,8 +12,6 @@ use tokio_util::task::TaskTracker;
 use super::credentials::KeyCache;
 use super::listings::Listings;
 use super::metrics::Metrics;
-use super::notes::Note;
-use super::report::publish;
 use crate::api::GeminiWebhook;
 use crate::gemini::Gemini;
 use crate::submit::{OperatorSecret, Timing};
@@ -33,7 +30,8 @@ pub struct Context {
     pub recorder: Recorder,
     pub credentials: KeyCache,
     pub listings: Listings,
-    pub webhooks: Store<DeserializeGuard<GeminiWebhook>>,
+    /// One for each watch: a store holds what one watch has shown, and nothing else.
+    pub webhooks: Vec<Store<DeserializeGuard<GeminiWebhook>>>,
     pub metrics: Metrics,
     /// Tasks that must end before the process may: a POST and its record.
     pub tasks: TaskTracker,
@@ -43,14 +41,9 @@ pub struct Context {
 }
 
 impl Context {
-    /// An object that cannot be read is skipped loudly; the others go on.
-    pub async fn malformed(&self, about: &ObjectReference, error: &str) {
-        self.metrics.malformed.inc();
-        let object =
-            format!("{}/{}", about.namespace.as_deref().unwrap_or("-"), about.name.as_deref().unwrap_or("-"));
-        tracing::error!(%object, kind = about.kind.as_deref(), %error, "object cannot be read; skipped");
-        let message = format!("the object cannot be read and is left alone until it is corrected: {error}");
-        publish(&self.recorder, about, &[Note { warning: true, reason: "Malformed".into(), message }]).await;
+    /// The webhooks of all namespaces that can hold one.
+    pub fn webhooks(&self) -> Vec<Arc<DeserializeGuard<GeminiWebhook>>> {
+        self.webhooks.iter().flat_map(Store::state).collect()
     }
 }
 

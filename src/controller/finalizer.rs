@@ -35,8 +35,8 @@ where
     api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await.map_err(cas)
 }
 
-/// Lets the object go. That it has gone already is fine.
-pub async fn release<K>(api: &Api<K>, object: &K) -> Result<(), Error>
+/// Lets the object go, by its metadata alone: it may be one that cannot be read. That it has gone already is fine.
+pub async fn release<K>(api: &Api<K>, object: &impl Resource) -> Result<(), Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
@@ -46,7 +46,7 @@ where
         "resourceVersion": object.meta().resource_version,
     }});
     let name = object.meta().name.clone().unwrap_or_default();
-    match api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+    match api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
         Ok(_) => Ok(()),
         Err(e) if is_not_found(&e) => Ok(()),
         Err(e) => Err(cas(e)),

@@ -6,6 +6,7 @@ mod error;
 mod finalizer;
 mod identity;
 mod listings;
+pub mod malformed;
 mod metrics;
 mod next;
 mod notes;

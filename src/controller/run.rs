@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::stream::select_all;
+use futures::future::select_all;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
 use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
@@ -99,8 +100,9 @@ pub async fn run(
     })?;
     let readiness = Readiness::new();
     let secret_gate = readiness.gate("Secret gemini-operator-identity");
-    let (batch_gate, webhook_gate) =
-        (readiness.gate("cache of GeminiBatches"), readiness.gate("cache of GeminiWebhooks"));
+    let places = Places::new(&settings);
+    let batch_gates = gates(&readiness, "GeminiBatches", &places.of_batches);
+    let webhook_gates = gates(&readiness, "GeminiWebhooks", &places.of_webhooks);
     let metrics = Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
@@ -114,7 +116,8 @@ pub async fn run(
     secret_gate.done();
     let holder = std::env::var("HOSTNAME").unwrap_or_else(|_| "local".into());
     let reporter = Reporter { controller: "gemini-operator".into(), instance: Some(holder.clone()) };
-    let (webhooks, webhook_writer) = reflector::store();
+    let (webhooks, webhook_writers): (Vec<_>, Vec<_>) =
+        webhook_gates.iter().map(|_| reflector::store()).unzip();
     let ctx = Arc::new(Context {
         credentials: KeyCache::new(client.clone(), secret.clone(), &timing),
         recorder: Recorder::new(client.clone(), reporter),
@@ -133,38 +136,34 @@ pub async fn run(
         batch_memory: Memories::default(),
         webhook_memory: Memories::default(),
     });
-    // Batches ask which webhook tracks them: one cache over all namespaces that can hold one.
-    let mut places = settings.watch_namespaces.clone();
-    if !places.is_empty() && !places.contains(&settings.operator_namespace) {
-        places.push(settings.operator_namespace.clone());
-    }
-    let cached = select_all(
-        apis::<GeminiWebhook>(&client, &places)
+    // Batches ask which webhook tracks them. A list replaces all that its store holds, so each watch has its own.
+    let caches = select_all(
+        apis::<GeminiWebhook>(&client, &places.of_webhooks)
             .into_iter()
-            .map(|api| watcher(api, watch_config()).default_backoff().boxed()),
-    )
-    .reflect(webhook_writer)
-    .touched_objects()
-    .for_each(|_| futures::future::ready(()));
+            .zip(webhook_writers)
+            .map(|(api, writer)| Box::pin(cache(api, writer))),
+    );
     let ready = async {
-        if webhooks.wait_until_ready().await.is_ok() {
-            webhook_gate.done();
+        for (store, gate) in webhooks.iter().zip(webhook_gates) {
+            if store.wait_until_ready().await.is_ok() {
+                gate.done();
+            }
         }
         futures::future::pending::<()>().await;
     };
-    let webhook_controllers = futures::future::select_all(
-        apis::<GeminiWebhook>(&client, &places)
+    let webhook_controllers = select_all(
+        apis::<GeminiWebhook>(&client, &places.of_webhooks)
             .into_iter()
             .map(|api| Box::pin(run_webhooks(api, Arc::clone(&ctx)))),
     );
-    let mut gates = vec![batch_gate];
-    let batch_controllers = futures::future::select_all(
-        apis::<GeminiBatch>(&client, &settings.watch_namespaces)
+    let batch_controllers = select_all(
+        apis::<GeminiBatch>(&client, &places.of_batches)
             .into_iter()
-            .map(|api| Box::pin(run_batches(api, Arc::clone(&ctx), gates.pop()))),
+            .zip(batch_gates)
+            .map(|(api, gate)| Box::pin(run_batches(api, Arc::clone(&ctx), gate))),
     );
     let result = tokio::select! {
-        () = cached => Err(RunError::Ended("watch of GeminiWebhooks")),
+        _ = caches => Err(RunError::Ended("watch of GeminiWebhooks")),
         _ = webhook_controllers => Err(RunError::Ended("webhook controller")),
         _ = batch_controllers => Err(RunError::Ended("batch controller")),
         ended = admin => match ended {
@@ -182,6 +181,41 @@ pub async fn run(
     result
 }
 
+/// Namespaces that are watched; an empty list is all of them.
+#[derive(Debug, PartialEq, Eq)]
+struct Places {
+    of_batches: Vec<String>,
+    /// With the operator's own, whose webhooks serve all namespaces.
+    of_webhooks: Vec<String>,
+}
+
+impl Places {
+    fn new(settings: &Settings) -> Self {
+        let mut of_batches = settings.watch_namespaces.clone();
+        of_batches.sort();
+        of_batches.dedup();
+        let mut of_webhooks = of_batches.clone();
+        if !of_webhooks.is_empty() && !of_webhooks.contains(&settings.operator_namespace) {
+            of_webhooks.push(settings.operator_namespace.clone());
+        }
+        Self { of_batches, of_webhooks }
+    }
+}
+
+/// One gate for each watch: the process is ready when it has seen all places.
+fn gates(readiness: &Readiness, kind: &str, places: &[String]) -> Vec<readiness::Gate> {
+    if places.is_empty() {
+        return vec![readiness.gate(&format!("cache of {kind}"))];
+    }
+    places.iter().map(|place| readiness.gate(&format!("cache of {kind} in {place}"))).collect()
+}
+
+/// Follows the webhooks of one place for ever.
+async fn cache(api: Api<DeserializeGuard<GeminiWebhook>>, writer: Writer<DeserializeGuard<GeminiWebhook>>) {
+    let watch = watcher(api, watch_config()).default_backoff();
+    watch.reflect(writer).touched_objects().for_each(|_| futures::future::ready(())).await;
+}
+
 /// One API for each namespace, or one for all.
 fn apis<K>(client: &Client, namespaces: &[String]) -> Vec<Api<DeserializeGuard<K>>>
 where
@@ -197,15 +231,11 @@ fn watch_config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-async fn run_batches(
-    api: Api<DeserializeGuard<GeminiBatch>>,
-    ctx: Arc<Context>,
-    gate: Option<readiness::Gate>,
-) {
+async fn run_batches(api: Api<DeserializeGuard<GeminiBatch>>, ctx: Arc<Context>, gate: readiness::Gate) {
     let controller = Controller::new(api, watch_config());
     let store = controller.store();
     let ready = async move {
-        if let (Ok(()), Some(gate)) = (store.wait_until_ready().await, gate) {
+        if store.wait_until_ready().await.is_ok() {
             gate.done();
         }
     };
@@ -296,4 +326,51 @@ where
         }
     };
     ctx.metrics.reconciles.get_or_create(&ReconcileLabels { kind, outcome }).inc();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(watch: &[&str]) -> Settings {
+        Settings {
+            operator_namespace: "system".into(),
+            watch_namespaces: watch.iter().map(|name| (*name).to_owned()).collect(),
+            admin_listen: ([127, 0, 0, 1], 0).into(),
+            gemini_base_url: String::new(),
+            gemini_api_version: String::new(),
+            ca_file: None,
+            timing_divisor: 1,
+        }
+    }
+
+    #[test]
+    fn webhooks_are_watched_where_they_may_serve() {
+        for (watch, batches, webhooks) in [
+            (&[][..], &[][..], &[][..]),
+            (&["b", "a", "b"], &["a", "b"], &["a", "b", "system"]),
+            (&["system", "a"], &["a", "system"], &["a", "system"]),
+        ] {
+            let places = Places::new(&settings(watch));
+            assert_eq!((places.of_batches, places.of_webhooks), (owned(batches), owned(webhooks)));
+        }
+    }
+
+    fn owned(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn is_not_ready_before_it_has_seen_every_place() {
+        let readiness = Readiness::new();
+        for places in [&[][..], &["a"], &["a", "b"]] {
+            let mut gates = gates(&readiness, "GeminiBatches", &owned(places));
+            assert_eq!(gates.len(), places.len().max(1));
+            while let Some(gate) = gates.pop() {
+                assert!(!readiness.is_ready());
+                gate.done();
+            }
+            assert!(readiness.is_ready());
+        }
+    }
 }

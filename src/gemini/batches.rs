@@ -11,8 +11,11 @@ use super::error::{Error, Kind};
 use super::http::{ApiKey, Gemini, with_query};
 use super::wire::{code, id_in, integer, is_id, model_path, time};
 
-/// Jobs per page of the listing. Entries may carry inline answers, so not the maximum.
-const PAGE_SIZE: &str = "100";
+/// Jobs per page of the listing: not the maximum, because entries may carry inline answers, 20 MB each at worst. A page
+/// that is too large is asked for again in the next smaller size; three of the worst fit.
+const PAGE_SIZES: [&str; 4] = ["100", "10", "3", "1"];
+/// More pages than any project has; a provider that repeats a page token must not hold us for ever.
+const MAX_PAGES: usize = 10_000;
 
 /// A batch job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,15 +89,14 @@ impl State {
     }
 }
 
-/// One page of the listing.
+/// All jobs of a key's project.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BatchPage {
+pub struct BatchListing {
+    /// Newest first.
     pub batches: Vec<Batch>,
     /// Entries that could not be read (no usable name). A listing with such an entry is not complete: it must not
     /// serve as proof that a job does not exist.
     pub unreadable: usize,
-    /// `None` on the last page.
-    pub next_page_token: Option<String>,
 }
 
 /// A model.
@@ -261,18 +263,41 @@ impl Gemini {
         }
     }
 
-    /// One page of all jobs of the key's project, newest first.
-    pub async fn list_batches(&self, key: &ApiKey, page_token: Option<&str>) -> Result<BatchPage, Error> {
-        let url = with_query(self.url("batches"), &page(page_token));
-        let list: OperationList = self.get(Kind::Plain, key, url).await?.json(Kind::Plain)?;
-        let total = list.operations.len();
-        let batches: Vec<Batch> =
-            list.operations.iter().filter_map(|raw| parse_operation(raw.get().as_bytes()).ok()).collect();
-        Ok(BatchPage {
-            unreadable: total - batches.len(),
-            batches,
-            next_page_token: list.next_page_token.filter(|t| !t.is_empty()),
-        })
+    /// All jobs of the key's project, over all pages. An error on any page voids the whole; a page that is too large
+    /// because of other people's inline answers is asked for again in smaller ones.
+    pub async fn list_batches(&self, key: &ApiKey) -> Result<BatchListing, Error> {
+        let (mut all, mut token) = (BatchListing::default(), None::<String>);
+        let mut sizes = PAGE_SIZES.iter().peekable();
+        for _ in 0..MAX_PAGES {
+            let Some(size) = sizes.peek() else { break };
+            let list = match self.page_of_batches(key, token.as_deref(), size).await {
+                Err(e) if e.is_too_large && sizes.len() > 1 => {
+                    sizes.next();
+                    continue;
+                }
+                other => other?,
+            };
+            let before = all.batches.len();
+            all.batches
+                .extend(list.operations.iter().filter_map(|raw| parse_operation(raw.get().as_bytes()).ok()));
+            all.unreadable += list.operations.len() - (all.batches.len() - before);
+            token = list.next_page_token.filter(|t| !t.is_empty());
+            if token.is_none() {
+                return Ok(all);
+            }
+        }
+        Err(Error::transient("batches.list does not come to an end"))
+    }
+
+    async fn page_of_batches(
+        &self,
+        key: &ApiKey,
+        token: Option<&str>,
+        size: &str,
+    ) -> Result<OperationList, Error> {
+        let mut query = vec![("pageSize", size)];
+        query.extend(token.map(|token| ("pageToken", token)));
+        self.get(Kind::Plain, key, with_query(self.url("batches"), &query)).await?.json(Kind::Plain)
     }
 
     /// Asks for a cancellation; the job ends some time later. A job that has ended or is gone answers with
@@ -301,10 +326,4 @@ impl Gemini {
             output_token_limit: integer(wire.output_token_limit.as_ref()),
         })
     }
-}
-
-fn page(token: Option<&str>) -> Vec<(&'static str, &str)> {
-    let mut query = vec![("pageSize", PAGE_SIZE)];
-    query.extend(token.map(|token| ("pageToken", token)));
-    query
 }

@@ -25,8 +25,8 @@ pub enum Class {
     Auth,
     /// Gemini refused the call; trying it again as it is changes nothing.
     Rejected,
-    /// It is not there. For files also HTTP 403, which is how Gemini answers for a file that is gone: see
-    /// `http_status`.
+    /// It is not there, and the API itself says so: a front end's 404 is `Transient`. For files also HTTP 403, which is
+    /// how Gemini answers for a file that is gone: see `http_status`.
     NotFound,
     /// Only for calls that create something (webhooks) or hand out a secret once: it may have happened.
     Ambiguous,
@@ -55,6 +55,8 @@ pub struct Error {
     pub http_status: Option<u16>,
     /// `ErrorInfo.reason`, for example `API_KEY_INVALID`.
     pub reason: Option<String>,
+    /// The answer is longer than is read: less at a time may work.
+    pub is_too_large: bool,
     /// The provider's words, or ours about the transport; at most 512 bytes, without the API key and without URLs.
     pub message: String,
 }
@@ -66,7 +68,9 @@ pub(super) enum Kind {
     Plain,
     /// On one file: 403 is how a missing one looks.
     File,
-    /// Creates something, or shows a secret once.
+    /// On a webhook: its service has an error form of its own.
+    Webhook,
+    /// Creates a webhook, or shows its secret once.
     Once,
 }
 
@@ -78,7 +82,7 @@ impl Error {
 
     /// An error that did not come from an answer.
     pub(super) fn local(class: Class, message: impl Into<String>) -> Self {
-        Self { class, http_status: None, reason: None, message: clean(&message.into()) }
+        Self { class, http_status: None, reason: None, is_too_large: false, message: clean(&message.into()) }
     }
 
     /// No complete answer.
@@ -86,7 +90,7 @@ impl Error {
         // Connecting comes before the first byte of the request: nothing can have happened.
         let class =
             if kind == Kind::Once && !error.is_connect() { Class::Ambiguous } else { Class::Transient };
-        Self { class, http_status: None, reason: None, message: describe(error, key) }
+        Self { class, http_status: None, reason: None, is_too_large: false, message: describe(error, key) }
     }
 
     /// An answer with success status that cannot be used. The body is not quoted: it may hold a secret.
@@ -94,6 +98,11 @@ impl Error {
         let class = if kind == Kind::Once { Class::Ambiguous } else { Class::Transient };
         let message = format!("Gemini's answer cannot be used: {what}");
         Self { http_status: Some(status), ..Self::local(class, message) }
+    }
+
+    /// An answer that is longer than is read.
+    pub(super) fn too_large(kind: Kind, status: u16, what: &str) -> Self {
+        Self { is_too_large: true, ..Self::unusable(kind, status, what) }
     }
 
     /// An answer without success status.
@@ -104,13 +113,26 @@ impl Error {
             _ => classify(kind, status, &parsed),
         };
         let message = redact(&parsed.message, key);
-        Self { class, http_status: Some(status), reason: parsed.reason, message }
+        Self { class, http_status: Some(status), reason: parsed.reason, is_too_large: false, message }
     }
 }
 
 fn classify(kind: Kind, status: u16, error: &ParsedError) -> Class {
+    let is_own_word = match kind {
+        Kind::Plain | Kind::File => error.is_google_rpc,
+        Kind::Webhook | Kind::Once => error.is_google_rpc || error.is_short_form,
+    };
     match status {
         400 | 401 | 403 if error.is_about_the_key() => Class::Auth,
+        // Only the API knows what it has and what it refuses for good. What stands before it may say the same of a job
+        // that runs and is paid.
+        400..=499 if !is_own_word => {
+            if kind == Kind::Once {
+                Class::Ambiguous
+            } else {
+                Class::Transient
+            }
+        }
         403 if kind == Kind::File => Class::NotFound,
         401 | 403 => Class::Auth,
         404 => Class::NotFound,
@@ -126,6 +148,9 @@ fn classify(kind: Kind, status: u16, error: &ParsedError) -> Class {
 pub struct ParsedError {
     /// It is a `google.rpc.Status` whose code is the HTTP status: the API itself spoke, no front end.
     pub is_google_rpc: bool,
+    /// It has the form of the webhook service, with a text as `code`. Only there it is the API's own word: proxies for
+    /// language models have taken to the same form.
+    pub is_short_form: bool,
     /// `error.status`, for example `INVALID_ARGUMENT`.
     pub status_text: Option<String>,
     /// `ErrorInfo.reason`.
@@ -181,6 +206,7 @@ pub fn parse_error(status: u16, body: &[u8]) -> ParsedError {
     };
     ParsedError {
         is_google_rpc,
+        is_short_form: status_text.is_none() && text("code").is_some(),
         status_text,
         reason: detail("google.rpc.ErrorInfo")
             .and_then(|d| d.get("reason"))

@@ -145,12 +145,18 @@ impl Gemini {
         })
     }
 
-    /// Opens a generated file for reading. Where the answer says 404, the other path that is documented is tried.
+    /// Opens a generated file for reading. Where the answer says 404, the other path that is documented is tried. One of
+    /// the two is served; what the API says there counts, also when a front end knows nothing of the other.
     pub async fn download(&self, key: &ApiKey, name: &str) -> Result<Download, Error> {
         let path = format!("files/{}:download", id_in("files", name)?);
         match self.open(key, self.url(&path)).await {
-            Err(e) if e.http_status == Some(404) => {
-                self.open(key, self.prefixed_url("download", &path)).await
+            Err(first) if first.http_status == Some(404) => {
+                match self.open(key, self.prefixed_url("download", &path)).await {
+                    Err(second) if second.http_status == Some(404) && first.class == Class::NotFound => {
+                        Err(first)
+                    }
+                    result => result,
+                }
             }
             result => result,
         }

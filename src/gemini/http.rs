@@ -190,10 +190,15 @@ impl Gemini {
 pub(super) async fn complete(kind: Kind, mut response: Response, key: &ApiKey) -> Result<Answer, Error> {
     let status = response.status();
     let headers = std::mem::take(response.headers_mut());
+    let too_large = || Error::too_large(kind, status.as_u16(), "it is over 64 MiB");
+    // Where the length is announced, nothing is fetched in vain.
+    if response.content_length().is_some_and(|length| length > MAX_ANSWER_BYTES as u64) {
+        return Err(too_large());
+    }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|e| Error::transport(kind, e, key))? {
         if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-            return Err(Error::unusable(kind, status.as_u16(), "it is over 64 MiB"));
+            return Err(too_large());
         }
         body.extend_from_slice(&chunk);
     }

@@ -14,7 +14,7 @@ mod upload;
 mod webhooks;
 mod wire;
 
-pub use batches::{Batch, BatchPage, BatchStats, Model, State, parse_operation};
+pub use batches::{Batch, BatchListing, BatchStats, Model, State, parse_operation};
 pub use error::{Class, Error, ParsedError, parse_error};
 pub use files::{Download, File, FilePage, FileState};
 pub use http::{ApiKey, Gemini, Settings, Timeouts};

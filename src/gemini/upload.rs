@@ -70,13 +70,13 @@ impl Gemini {
                 }
                 Ok(Step::Final(Some(file), answer)) => return named(&answer, *file, name),
                 Ok(Step::Final(None, _)) => return self.get_file(key, name).await,
+                // Of a session that is gone nothing is left to resume; a new upload may work.
+                Err(e) if e.http_status == Some(404) => return Err(Error { class: Class::Transient, ..e }),
                 Err(e) if e.class == Class::Transient && failures < MAX_FAILURES => {
                     tokio::time::sleep(self.timeouts.resume * 2_u32.pow(failures)).await;
                     failures += 1;
                     is_in_doubt = true;
                 }
-                // Of a session that is gone nothing is left to resume; a new upload may work.
-                Err(e) if e.class == Class::NotFound => return Err(Error { class: Class::Transient, ..e }),
                 Err(e) => return Err(e),
             }
         }

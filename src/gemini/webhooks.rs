@@ -169,8 +169,8 @@ impl Gemini {
         for _ in 0..MAX_PAGES {
             let mut query = vec![("page_size", PAGE_SIZE)];
             query.extend(token.as_deref().map(|t| ("page_token", t)));
-            let answer = self.get(Kind::Plain, key, with_query(self.url("webhooks"), &query)).await?;
-            let page: WebhookList = answer.json(Kind::Plain)?;
+            let answer = self.get(Kind::Webhook, key, with_query(self.url("webhooks"), &query)).await?;
+            let page: WebhookList = answer.json(Kind::Webhook)?;
             webhooks.extend(page.webhooks.into_iter().filter_map(WebhookWire::into_webhook));
             token = page.next_page_token.filter(|t| !t.is_empty());
             if token.is_none() {
@@ -185,7 +185,7 @@ impl Gemini {
 
     /// One registration.
     pub async fn get_webhook(&self, key: &ApiKey, id: &str) -> Result<Webhook, Error> {
-        one(&self.get(Kind::Plain, key, self.webhook_url(id, "")?).await?)
+        one(&self.get(Kind::Webhook, key, self.webhook_url(id, "")?).await?)
     }
 
     /// Changes a registration.
@@ -197,19 +197,19 @@ impl Gemini {
     ) -> Result<Webhook, Error> {
         let (mask, body) = change.wire();
         let url = with_query(self.webhook_url(id, "")?, &[("update_mask", &mask)]);
-        one(&self.send_json(Kind::Plain, key, Method::PATCH, url, &body).await?)
+        one(&self.send_json(Kind::Webhook, key, Method::PATCH, url, &body).await?)
     }
 
     /// Deletes a registration.
     pub async fn delete_webhook(&self, key: &ApiKey, id: &str) -> Result<(), Error> {
         let url = self.webhook_url(id, "")?;
-        self.call(Kind::Plain, key, self.request(Method::DELETE, url)).await.map(drop)
+        self.call(Kind::Webhook, key, self.request(Method::DELETE, url)).await.map(drop)
     }
 
     /// Asks for a test delivery. `Ok` says nothing about the endpoint: only the delivery does.
     pub async fn ping_webhook(&self, key: &ApiKey, id: &str) -> Result<(), Error> {
         let url = self.webhook_url(id, ":ping")?;
-        self.send_json(Kind::Plain, key, Method::POST, url, &json!({})).await.map(drop)
+        self.send_json(Kind::Webhook, key, Method::POST, url, &json!({})).await.map(drop)
     }
 
     /// Makes a new secret. `Ambiguous` means that Gemini may already sign with one that nobody has: rotate again.
@@ -240,8 +240,8 @@ impl Gemini {
 }
 
 fn one(answer: &Answer) -> Result<Webhook, Error> {
-    let wire: WebhookWire = answer.json(Kind::Plain)?;
-    wire.into_webhook().ok_or_else(|| Error::unusable(Kind::Plain, answer.status, "it lacks the id"))
+    let wire: WebhookWire = answer.json(Kind::Webhook)?;
+    wire.into_webhook().ok_or_else(|| Error::unusable(Kind::Webhook, answer.status, "it lacks the id"))
 }
 
 fn is_handle(id: &str) -> bool {

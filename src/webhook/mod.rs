@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
+use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource};
 
 pub use memory::Memory;
 
 use crate::api::GeminiWebhook;
-use crate::controller::{Context, Error, Next, notes, publish, replace};
+use crate::controller::{Context, Error, Next, malformed, notes, publish, replace};
 use plan::{Env, Plan, Step};
 
 /// Passes in one reconcile; a webhook needs about six from nothing to its ping.
@@ -29,21 +30,19 @@ pub async fn reconcile(
     webhook: Arc<DeserializeGuard<GeminiWebhook>>,
     ctx: Arc<Context>,
 ) -> Result<Action, Error> {
-    let webhook = match &webhook.0 {
-        Ok(webhook) => webhook,
-        Err(invalid) => {
-            ctx.malformed(&webhook.object_ref(&()), &invalid.error).await;
+    let meta = webhook.meta();
+    let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone());
+    let api: Api<GeminiWebhook> = Api::namespaced(ctx.writer.clone(), &namespace);
+    let uid = meta.uid.clone().unwrap_or_default();
+    // The cache may be older than our own last write: what decides is read live.
+    let live: Api<DeserializeGuard<GeminiWebhook>> = Api::namespaced(ctx.writer.clone(), &namespace);
+    let mut current = match live.get_opt(name.as_deref().unwrap_or_default()).await? {
+        Some(DeserializeGuard(Ok(current))) => current,
+        Some(DeserializeGuard(Err(invalid))) => return skip(&ctx, &api, &namespace, &invalid).await,
+        None => {
+            ctx.webhook_memory.forget(&uid);
             return Ok(Action::await_change());
         }
-    };
-    let (namespace, name) =
-        (webhook.metadata.namespace.clone().unwrap_or_default(), webhook.metadata.name.clone());
-    let api: Api<GeminiWebhook> = Api::namespaced(ctx.writer.clone(), &namespace);
-    let uid = webhook.metadata.uid.clone().unwrap_or_default();
-    // The cache may be older than our own last write: what decides is read live.
-    let Some(mut current) = api.get_opt(name.as_deref().unwrap_or_default()).await? else {
-        ctx.webhook_memory.forget(&uid);
-        return Ok(Action::await_change());
     };
     for _ in 0..MAX_PASSES {
         if current.metadata.deletion_timestamp.is_some() {
@@ -54,6 +53,25 @@ pub async fn reconcile(
         }
     }
     Ok(Action::requeue(Duration::from_secs(1)))
+}
+
+/// An object that cannot be read: left alone, or let go by its metadata.
+async fn skip(
+    ctx: &Context,
+    api: &Api<GeminiWebhook>,
+    namespace: &str,
+    invalid: &InvalidObject,
+) -> Result<Action, Error> {
+    // Its status has no protocol: nothing that it does costs money.
+    if let Some(action) = malformed::skip::<GeminiWebhook>(ctx, namespace, invalid, i32::MAX).await? {
+        return Ok(action);
+    }
+    let uid = invalid.metadata.uid.as_deref().unwrap_or_default();
+    keyring::remove(ctx, uid).await?;
+    let left = format!("a webhook with the name {}", plan::registration_name_of(uid));
+    malformed::let_go(ctx, api, invalid, &left).await?;
+    ctx.webhook_memory.forget(uid);
+    Ok(Action::await_change())
 }
 
 async fn pass(ctx: &Context, api: &Api<GeminiWebhook>, current: &mut GeminiWebhook) -> Result<Next, Error> {

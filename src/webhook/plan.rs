@@ -66,7 +66,12 @@ pub struct Plan {
 
 /// Name of our registration at Gemini: tells it from everybody else's, also after a lost answer.
 pub fn registration_name(webhook: &GeminiWebhook) -> String {
-    format!("gw-{}", submit::submit_key(webhook.metadata.uid.as_deref().unwrap_or_default()))
+    registration_name_of(webhook.metadata.uid.as_deref().unwrap_or_default())
+}
+
+/// The same, by the object's uid.
+pub fn registration_name_of(uid: &str) -> String {
+    format!("gw-{}", submit::submit_key(uid))
 }
 
 /// The whole URL: what the user gave, and our path.

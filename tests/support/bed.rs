@@ -37,6 +37,8 @@ pub struct BedOptions {
     pub api_key: String,
     /// Start controller and receiver at once.
     pub operator: bool,
+    /// Namespaces that controller and receiver watch beside the bed's own.
+    pub also_watch: Vec<String>,
     /// More arguments for the controller.
     pub controller_args: Vec<String>,
 }
@@ -49,6 +51,7 @@ impl Default for BedOptions {
             faults: None,
             api_key: "AIza-canary-api-key-of-the-bed".into(),
             operator: true,
+            also_watch: vec![],
             controller_args: vec![],
         }
     }
@@ -191,7 +194,8 @@ impl Bed {
         command
             .arg(subcommand)
             .env("KUBECONFIG", self.dir.join(account))
-            .args(["--operator-namespace", OPERATOR_NAMESPACE, "--watch-namespaces", &self.namespace])
+            .args(["--operator-namespace", OPERATOR_NAMESPACE, "--watch-namespaces"])
+            .arg([std::slice::from_ref(&self.namespace), &self.options.also_watch].concat().join(","))
             .args(["--admin-listen", "127.0.0.1:0"]);
         command
     }

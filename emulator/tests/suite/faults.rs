@@ -116,6 +116,24 @@ async fn quota_errors_may_say_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn an_answer_may_say_something_else() {
+    let emulator = with_input(&["--job-time", "1h"]).await;
+    let faults = |set: Value| json!({"rules": [{"match": {"call": "batches.list"}, "do": {"set": set}}]});
+    emulator.faults(faults(json!({"/operations/-": {"name": "?"}}))).await;
+    assert_eq!(emulator.get("/v1/batches").await.1, json!({"operations": [{"name": "?"}]}), "a list is made");
+    assert_eq!(try_create(&emulator, "one").await, Some(200));
+    let set = json!({"/operations/-": 7, "/operations/0/metadata/state": "BATCH_STATE_X", "/operations/0/a~1b/c": 1});
+    emulator.faults(faults(set)).await;
+    let list = emulator.get("/v1/batches").await.1;
+    assert_eq!(list["operations"].as_array().map(Vec::len), Some(2));
+    assert_eq!(list["operations"][0]["metadata"]["displayName"], "one", "the rest is as it was");
+    assert_eq!(list["operations"][0]["metadata"]["state"], "BATCH_STATE_X");
+    assert_eq!((&list["operations"][0]["a/b"]["c"], &list["operations"][1]), (&json!(1), &json!(7)));
+    let wrong = emulator.call(Method::PUT, "/_emulator/faults", Some(faults(json!({"state": 1})))).await;
+    assert_eq!(wrong.0, 400, "{wrong:?}");
+}
+
+#[tokio::test]
 async fn lists_may_lag() {
     let emulator = with_input(&["--job-time", "1h"]).await;
     emulator

@@ -26,17 +26,34 @@ async fn every_error_has_one_class() {
     let no_file =
         rpc(403, "PERMISSION_DENIED", "no permission to access the File x or it may not exist.", None);
     let limited = Class::RateLimited(None);
+    let refused = rpc(400, "INVALID_ARGUMENT", "no", None);
+    let unauthenticated = rpc(401, "UNAUTHENTICATED", "who", None);
+    let gone = rpc(404, "NOT_FOUND", "not found", None);
+    let conflict = rpc(409, "ALREADY_EXISTS", "there", None);
+    let short = |code: &str| json!({ "error": { "message": "m", "code": code } }).to_string();
+    let (short_refused, short_gone) = (short("invalid_request"), short("not_found"));
+    // What looks like Gemini's word, and is another service's.
+    let mismatch = rpc(500, "INTERNAL", "m", None);
     // Status, body, class on a batch, on a file, on creating a webhook.
-    let table: [(u16, &str, Class, Class, Class); 13] = [
+    let table: [(u16, &str, Class, Class, Class); 22] = [
         (400, &bad_key, Class::Auth, Class::Auth, Class::Auth),
-        (400, "{}", Class::Rejected, Class::Rejected, Class::Rejected),
-        (401, "", Class::Auth, Class::Auth, Class::Auth),
+        (400, &refused, Class::Rejected, Class::Rejected, Class::Rejected),
+        (400, &short_refused, Class::Transient, Class::Transient, Class::Rejected),
+        (400, "{}", Class::Transient, Class::Transient, Class::Ambiguous),
+        (401, &unauthenticated, Class::Auth, Class::Auth, Class::Auth),
+        (401, "", Class::Transient, Class::Transient, Class::Ambiguous),
         (403, &no_file, Class::Auth, Class::NotFound, Class::Auth),
         (403, &blocked_key, Class::Auth, Class::Auth, Class::Auth),
-        (404, "<html>", Class::NotFound, Class::NotFound, Class::NotFound),
+        (403, "<html>", Class::Transient, Class::Transient, Class::Ambiguous),
+        (404, &gone, Class::NotFound, Class::NotFound, Class::NotFound),
+        (404, &short_gone, Class::Transient, Class::Transient, Class::NotFound),
+        (404, "<html>", Class::Transient, Class::Transient, Class::Ambiguous),
+        (404, "", Class::Transient, Class::Transient, Class::Ambiguous),
+        (404, &mismatch, Class::Transient, Class::Transient, Class::Ambiguous),
         (408, "", Class::Transient, Class::Transient, Class::Ambiguous),
-        (409, "", Class::Rejected, Class::Rejected, Class::Ambiguous),
-        (413, "", Class::Rejected, Class::Rejected, Class::Rejected),
+        (409, &conflict, Class::Rejected, Class::Rejected, Class::Ambiguous),
+        (409, "", Class::Transient, Class::Transient, Class::Ambiguous),
+        (413, "", Class::Transient, Class::Transient, Class::Ambiguous),
         (429, "{}", limited, limited, limited),
         (500, "", Class::Transient, Class::Transient, Class::Ambiguous),
         (503, "<html>", Class::Transient, Class::Transient, Class::Ambiguous),
@@ -148,7 +165,7 @@ async fn paths_and_methods() {
     let model = gemini.get_model(&key, "models/m1").await.unwrap();
     assert_eq!((model.input_token_limit, model.output_token_limit), (Some(1_048_576), Some(65_536)));
     assert_eq!(model.methods, ["generateContent", "batchGenerateContent"]);
-    assert_eq!(gemini.list_batches(&key, None).await.unwrap(), BatchPage::default());
+    assert_eq!(gemini.list_batches(&key).await.unwrap(), BatchListing::default());
     assert_eq!(gemini.list_files(&key, Some("a b&c")).await.unwrap(), FilePage::default());
     assert_eq!(gemini.list_webhooks(&key).await.unwrap(), []);
     let seen: Vec<String> = server.requests().iter().map(|r| format!("{} {}", r.method, r.target)).collect();
@@ -171,11 +188,35 @@ async fn paths_and_methods() {
 
 #[tokio::test]
 async fn a_listing_tells_what_it_could_not_read() {
-    let page = r#"{"operations":[{"name":"batches/a","metadata":{"state":"BATCH_STATE_RUNNING"}},{"name":"?"},7],
-                   "nextPageToken":"t2"}"#;
-    let server = always(200, &[], page).await;
-    let page = server.client().list_batches(&key(), None).await.unwrap();
-    assert_eq!((page.batches.len(), page.unreadable, page.next_page_token.as_deref()), (1, 2, Some("t2")));
+    let first = r#"{"operations":[{"name":"batches/a","metadata":{"state":"BATCH_STATE_RUNNING"}},{"name":"?"},7],
+                   "nextPageToken":"t 2"}"#;
+    let second = r#"{"operations":[{"name":"batches/b"},{}]}"#;
+    let server = Server::start(|n, _| if n == 0 { ok(first) } else { ok(second) }).await;
+    let all = server.client().list_batches(&key()).await.unwrap();
+    assert_eq!(all.batches.iter().map(|b| b.name.as_str()).collect::<Vec<_>>(), ["batches/a", "batches/b"]);
+    assert_eq!(all.unreadable, 3);
+    assert_eq!(server.request(1).target, "/v1beta/batches?pageSize=100&pageToken=t+2");
+}
+
+/// Jobs with inline answers of other people in the project make pages of any size.
+#[tokio::test]
+async fn a_page_that_is_too_large_is_asked_for_in_smaller_ones() {
+    let too_large = "HTTP/1.1 200 OK\r\ncontent-length: 68000000\r\nconnection: close\r\n\r\n{";
+    let size_in = |seen: &Seen| seen.target.split(['=', '&']).nth(1).and_then(|n| n.parse::<u32>().ok());
+    let server = Server::start(move |_, seen| match (size_in(seen), seen.target.contains("pageToken")) {
+        (Some(100 | 10), false) => Do::Send(too_large.into()),
+        (_, false) => ok(r#"{"operations":[{"name":"batches/a"}],"nextPageToken":"t2"}"#),
+        (_, true) => ok(r#"{"operations":[{"name":"batches/b"}]}"#),
+    })
+    .await;
+    let all = server.client().list_batches(&key()).await.unwrap();
+    assert_eq!((all.batches.len(), all.unreadable), (2, 0));
+    let seen: Vec<_> = server.requests().iter().map(|seen| size_in(seen).unwrap()).collect();
+    assert_eq!(seen, [100, 10, 3, 3]);
+
+    let server = Server::start(move |_, _| Do::Send(too_large.into())).await;
+    let error = server.client().list_batches(&key()).await.unwrap_err();
+    assert_eq!((error.class, error.is_too_large, server.requests().len()), (Class::Transient, true, 4));
 }
 
 #[tokio::test]
@@ -232,10 +273,33 @@ async fn a_download_falls_back_to_the_other_path_on_404_only() {
     assert_eq!(bytes(server.client().download(&key(), "files/a").await.unwrap()).await.unwrap(), b"x");
     assert_eq!(server.requests().len(), 2);
 
-    let server = always(403, &[], "").await;
+    let server = always(403, &[], &rpc(403, "PERMISSION_DENIED", "it may not exist.", None)).await;
     let gone = server.client().download(&key(), "files/a").await.unwrap_err();
     assert_eq!((gone.class, gone.http_status, server.requests().len()), (Class::NotFound, Some(403), 1));
 }
+
+#[tokio::test]
+async fn a_file_is_gone_only_by_the_word_of_the_api() {
+    // The path that is served says that the file is gone, the other one is not known to anybody; or neither is.
+    let page = "<!DOCTYPE html>";
+    for (served, class) in
+        [(Some("/v1beta"), Class::NotFound), (Some("/download"), Class::NotFound), (None, Class::Transient)]
+    {
+        let server = Server::start(move |_, seen| {
+            let is_served = served.is_some_and(|prefix| seen.target.starts_with(prefix));
+            reply(404, &[], if is_served { GONE } else { page })
+        })
+        .await;
+        assert_eq!(server.client().download(&key(), "files/a").await.unwrap_err().class, class, "{served:?}");
+        assert_eq!(server.requests().len(), 2);
+    }
+    let server = always(403, &[], page).await;
+    assert_eq!(server.client().download(&key(), "files/a").await.unwrap_err().class, Class::Transient);
+    assert_eq!(server.client().delete_file(&key(), "files/a").await.unwrap_err().class, Class::Transient);
+}
+
+const GONE: &str =
+    r#"{"error":{"code":404,"message":"Requested entity was not found.","status":"NOT_FOUND"}}"#;
 
 const HOOK: &str = r#"{"id":"k0h9","name":"n","uri":"https://h/p","subscribed_events":["batch.succeeded"],
   "state":"disabled_due_to_failed_deliveries","signing_secrets":[{"truncated_secret":"whsec_...3frh","expire_time":"2026-08-22T20:00:00Z"}]}"#;
@@ -277,6 +341,20 @@ async fn webhooks_are_listed_over_all_pages() {
     assert_eq!(hooks[0].state, WebhookState::DisabledDueToFailedDeliveries);
     assert!(hooks[0].signing_secrets[0].expire_time.is_some());
     assert_eq!(server.request(1).target, "/v1beta/webhooks?page_size=1000&page_token=tok-2");
+}
+
+#[tokio::test]
+async fn the_webhook_service_speaks_in_a_form_of_its_own() {
+    for (status, body, class) in [
+        (404, r#"{"error":{"message":"no such webhook","code":"not_found"}}"#, Class::NotFound),
+        (400, r#"{"error":{"message":"Unknown parameter","code":"invalid_request"}}"#, Class::Rejected),
+        (404, "<html>", Class::Transient),
+    ] {
+        let server = always(status, &[], body).await;
+        let (gemini, key) = (server.client(), key());
+        assert_eq!(gemini.get_webhook(&key, "k0h9").await.unwrap_err().class, class, "{body}");
+        assert_eq!(gemini.delete_webhook(&key, "k0h9").await.unwrap_err().class, class, "{body}");
+    }
 }
 
 #[tokio::test]

@@ -146,6 +146,17 @@ async fn it_gives_up_after_some_failures_without_progress() {
 }
 
 #[tokio::test]
+async fn a_session_that_is_gone_is_not_resumed() {
+    let server = Server::start(|n, seen| {
+        let url = format!("http://{}/up", seen.header("host"));
+        if n == 0 { reply(200, &[("x-goog-upload-url", &url)], "") } else { reply(404, &[], "<html>") }
+    })
+    .await;
+    assert_eq!(upload(&server, &content(10)).await.unwrap_err().class, Class::Transient);
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[tokio::test]
 async fn prompts_go_nowhere_but_to_gemini() {
     for elsewhere in
         ["https://evil.example/up", "http://127.0.0.1:1/up", "http://127.0.0.1/up", "ftp://127.0.0.1/up"]

@@ -22,6 +22,11 @@ async fn populated() -> String {
                 "rows": {"total": 2, "succeeded": 2, "failed": 0, "pending": 0},
                 "usage": {"inputTokens": 1, "outputTokens": 2, "thoughtsTokens": 0, "cachedTokens": 0,
                           "totalTokens": 412, "discardedTokens": 0},
+                "conditions": [
+                    condition("Admitted", "True", "Admitted"),
+                    condition("Complete", "True", "PartiallySucceeded"),
+                    condition("Reconciling", "False", "PartiallySucceeded"),
+                ],
             }),
         ),
         (
@@ -67,7 +72,10 @@ async fn columns_say_what_matters() {
     assert_eq!(rows[0], ["NAME", "MODEL", "STATUS", "ROWS", "FAILED", "TOKENS", "AGE"]);
     assert_eq!(rows[1][..6], ["good", "gemini-3.5-flash", "Succeeded", "2/2", "0", "412"]);
     let shown = kubectl.run(&["get", "gb", "-o", "wide"]).await.expect();
-    assert_eq!(table(&shown)[0][7..], ["REMOTE", "OUTPUT", "REASON", "COMPLETED"]);
+    let rows = table(&shown);
+    assert_eq!(rows[0][7..], ["REMOTE", "OUTPUT", "REASON", "COMPLETED"]);
+    // There is neither a remote job nor an output here.
+    assert_eq!(rows[1][7], "PartiallySucceeded", "the reason of the end, not of a step on the way: {shown}");
 
     let shown = kubectl.run(&["get", "gwh"]).await.expect();
     let rows = table(&shown);

@@ -13,3 +13,4 @@ mod crds;
 mod deletion;
 mod main_job;
 mod objects;
+mod webhooks;

@@ -18,6 +18,10 @@ pub struct EmulatorOptions<'a> {
     pub webhook_ca: &'a Path,
     /// A fault plan.
     pub faults: Option<&'a Value>,
+    /// The project of `api_key`.
+    pub project: &'a str,
+    /// More keys, each with its project.
+    pub more_api_keys: &'a [(String, String)],
 }
 
 /// A running emulator.
@@ -35,10 +39,14 @@ impl Emulator {
         let (host, address) = options.resolve;
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--seed", "1"])
-            .args(["--api-key", options.api_key, "--job-time", options.job_time])
+            .args(["--api-key", &format!("{}={}", options.api_key, options.project)])
+            .args(["--job-time", options.job_time])
             .args(["--resolve", &format!("{host}={address}")])
             .arg("--webhook-ca")
             .arg(options.webhook_ca);
+        for (key, project) in options.more_api_keys {
+            command.args(["--api-key", &format!("{key}={project}")]);
+        }
         if let Some(faults) = options.faults {
             let path = dir.join("faults.json");
             std::fs::write(&path, faults.to_string()).expect("the bed's folder is writable");

@@ -25,7 +25,7 @@ pub mod wait;
 use std::sync::Once;
 use std::time::Duration;
 
-pub use bed::{Bed, BedOptions};
+pub use bed::{Bed, BedOptions, PROJECT};
 pub use cluster::{CONTROLLER, Cluster, OPERATOR_NAMESPACE, RECEIVER};
 pub use wait::batch_condition;
 

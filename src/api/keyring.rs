@@ -3,9 +3,11 @@
 //! Secret `gemini-operator-signing` in the operator's namespace, one entry per GeminiWebhook; the entry's name is
 //! the object's uid. The controller writes it by compare-and-swap, the receiver watches it.
 
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
+use sha2::{Digest, Sha256};
 
 use super::webhook::SignatureScheme;
 
@@ -38,6 +40,16 @@ pub struct PreviousSecret {
     pub expire_time: Timestamp,
 }
 
+/// Names a signing secret without telling it: the receiver reports it with a delivery, the controller compares.
+///
+/// A signing secret has at least 192 random bits, so that a plain digest of it cannot be searched.
+pub fn fingerprint(secret: &SecretString) -> String {
+    let text = secret.expose_secret().as_bytes();
+    let digest =
+        Sha256::new().chain_update(b"gemini-operator signing fingerprint").chain_update(text).finalize();
+    HEXLOWER.encode(digest.get(..8).unwrap_or_default())
+}
+
 /// The keyring is the only place that a secret may be written to.
 fn expose<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(secret.expose_secret())
@@ -53,5 +65,13 @@ mod tests {
         let entry: KeyringEntry = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&entry).unwrap(), text);
         assert!(!format!("{entry:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_fingerprint_tells_secrets_apart_and_hides_them() {
+        let [a, b] = ["whsec_canary", "whsec_canarz"].map(|text| fingerprint(&text.into()));
+        assert_ne!(a, b);
+        assert_eq!(a, fingerprint(&"whsec_canary".into()));
+        assert!(a.len() == 16 && !a.contains("canary"), "{a}");
     }
 }

@@ -213,7 +213,7 @@ pub struct LastPing {
     pub received_time: Option<Time>,
 }
 
-/// The receiver's word on the newest delivery; written at most once a minute, and at once during a self-test.
+/// The receiver's word on the newest delivery; written at most once a minute, and at once for a self-test.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LastDelivery {

@@ -27,14 +27,19 @@ pub struct Found {
 
 pub async fn observe(subject: &Subject<'_>, needs: &Needs) -> Result<(Observed, Found), Error> {
     let (mut seen, mut found) = (Observed::default(), Found::default());
+    let ctx = subject.ctx;
+    let reference = &subject.batch.spec.api_key_secret_ref;
     if !needs.credentials {
         if needs.tracking {
-            seen.tracking = Some(tracking(subject, None));
+            // The key of today, as the webhook's: since the submission it may have been rotated.
+            let (credentials, _) = ctx.credentials.get(subject.namespace(), reference).await?.split();
+            seen.tracking = Some(match &credentials {
+                Credentials::Ready { fingerprint } => tracking(subject, Some(fingerprint)),
+                _ => tracking(subject, None),
+            });
         }
         return Ok((seen, found));
     }
-    let ctx = subject.ctx;
-    let reference = &subject.batch.spec.api_key_secret_ref;
     let (credentials, key) = ctx.credentials.get(subject.namespace(), reference).await?.split();
     let (Credentials::Ready { fingerprint }, Some(key)) = (&credentials, key) else {
         seen.credentials = Some(credentials);
@@ -320,11 +325,10 @@ fn tracking(subject: &Subject<'_>, fingerprint: Option<&str>) -> Tracking {
     if choice.mode == WebhookMode::None {
         return Tracking::SweepOnly("spec.webhook.mode is None".into());
     }
-    let fingerprint = fingerprint.or_else(|| {
-        newest_run(&subject.batch)
-            .filter(|run| run.submission == Submission::Recorded)
-            .map(|run| run.key_fingerprint.as_str())
-    });
+    // The key of the job, and the one of today: whichever of the two the webhook was last seen with, it is of the
+    // project that the job's event comes from. In a rotation the webhook follows a little later.
+    let submitted = newest_run(&subject.batch).filter(|run| run.submission == Submission::Recorded);
+    let keys = [fingerprint, submitted.map(|run| run.key_fingerprint.as_str())];
     let (own, operators) = (subject.namespace(), subject.ctx.operator_namespace.as_str());
     let webhooks = subject.ctx.webhooks();
     let near = |w: &&GeminiWebhook| [Some(own), Some(operators)].contains(&w.metadata.namespace.as_deref());
@@ -333,7 +337,8 @@ fn tracking(subject: &Subject<'_>, fingerprint: Option<&str>) -> Tracking {
         webhooks.iter().filter_map(|w| w.0.as_ref().ok()).filter(near).filter(named).collect();
     let usable = candidates.iter().filter(|w| {
         w.status.as_ref().is_some_and(|s| {
-            is_true(&s.conditions, webhook_type::READY) && s.key_fingerprint.as_deref() == fingerprint
+            let key = s.key_fingerprint.as_deref();
+            is_true(&s.conditions, webhook_type::READY) && key.is_some() && keys.contains(&key)
         })
     });
     let full_name = |w: &GeminiWebhook| {

@@ -1,7 +1,8 @@
 //! `status.lastDelivery` of a webhook: what the receiver tells the controller about the way from Gemini to here.
 //!
-//! Written at most once a minute, and at once while a self-test is outstanding. Deliveries that were refused are
-//! reported only during a self-test, so that abuse causes no writes.
+//! Written at most once a minute; at once while a self-test is outstanding, and a ping always: it is sent once, and it
+//! may be here before the word that it was asked for. Deliveries that were refused are reported only during a
+//! self-test, so that abuse causes no writes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,9 @@ use super::patch::{Kind, Patch, PatchError, Target};
 use super::routes::Route;
 use super::signature::Rejection;
 use crate::api::webhook::{LastDelivery, RejectedDelivery};
+
+/// The type of a self-test's delivery.
+const PING: &str = "ping";
 
 /// A verified delivery.
 #[derive(Clone, Debug)]
@@ -41,12 +45,12 @@ impl<P: Patch> Deliveries<P> {
         Self { flights: Flights::new(DeliveryWriter { patch, known: Mutex::default() }, tasks) }
     }
 
-    /// Reports a verified delivery if it is time. `Some` = a self-test waits for this very report, so it must be
+    /// Reports a verified delivery if it is time. `Some` = a self-test may wait for this very report, so it must be
     /// stored before the sender is told that all is well.
     pub fn verified(&self, route: &Route, seen: &Seen) -> Option<Reported> {
         let mut known = self.flights.writer().known();
         let last = newest(route, known.get(&route.uid));
-        let due = due(seen.time, route.ping_sent, last.as_ref(), &seen.key_fingerprint);
+        let due = due(seen, route.ping_sent, last.as_ref());
         if due == Due::No {
             return None;
         }
@@ -107,13 +111,20 @@ enum Due {
     No,
 }
 
-fn due(now: Timestamp, ping_sent: Option<Timestamp>, last: Option<&LastDelivery>, fingerprint: &str) -> Due {
+fn due(seen: &Seen, ping_sent: Option<Timestamp>, last: Option<&LastDelivery>) -> Due {
+    let now = seen.time;
     let last_time = last.and_then(|last| last.time.as_ref()).map(|time| time.0);
+    let other_key = last.and_then(|last| last.key_fingerprint.as_deref()) != Some(&*seen.key_fingerprint);
+    if seen.type_.as_deref() == Some(PING) {
+        // Two pings of one second look the same in a status: one report tells of both.
+        let told = last.is_some_and(|last| last.type_.as_deref() == Some(PING)) && !other_key;
+        let same_second = last_time.is_some_and(|time| time.as_second() == now.as_second());
+        return if told && same_second { Due::No } else { Due::AtOnce };
+    }
     if let Some(sent) = ping_sent.filter(|sent| is_running(now, *sent)) {
         // Times in a status have no fractions: the same second may be before or after.
         let unanswered = last_time.is_none_or(|time| time.as_second() <= sent.as_second());
         // After a rotation the self-test asks for the new key; one signed with the old key is no answer to it.
-        let other_key = last.and_then(|last| last.key_fingerprint.as_deref()) != Some(fingerprint);
         if unanswered || other_key {
             return Due::AtOnce;
         }
@@ -187,9 +198,10 @@ mod tests {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
     }
 
-    fn last(second: i64, fingerprint: &str) -> LastDelivery {
+    fn last(second: i64, type_: &str, fingerprint: &str) -> LastDelivery {
         LastDelivery {
             time: Some(Time(at(second))),
+            type_: Some(type_.into()),
             key_fingerprint: Some(fingerprint.into()),
             ..LastDelivery::default()
         }
@@ -197,18 +209,38 @@ mod tests {
 
     #[test]
     fn when_to_report() {
-        for (what, now, sent, last, wanted) in [
-            ("the first one", 0, None, None, Due::Routine),
-            ("less than a minute later", 59, None, Some(last(0, "k")), Due::No),
-            ("a minute later", 60, None, Some(last(0, "k")), Due::Routine),
-            ("self-test", 10, Some(5), Some(last(0, "k")), Due::AtOnce),
-            ("self-test in the same second", 0, Some(0), Some(last(0, "k")), Due::AtOnce),
-            ("self-test answered", 10, Some(5), Some(last(6, "k")), Due::No),
-            ("self-test answered with the old key", 10, Some(5), Some(last(6, "old")), Due::AtOnce),
-            ("self-test long ago", 200, Some(5), Some(last(4, "k")), Due::Routine),
-            ("other key without a self-test", 10, None, Some(last(6, "old")), Due::No),
+        let event = "batch.succeeded";
+        for (what, type_, now, sent, last, wanted) in [
+            ("the first one", event, 0, None, None, Due::Routine),
+            ("less than a minute later", event, 59, None, Some(last(0, event, "k")), Due::No),
+            ("a minute later", event, 60, None, Some(last(0, event, "k")), Due::Routine),
+            ("self-test", event, 10, Some(5), Some(last(0, event, "k")), Due::AtOnce),
+            ("self-test in the same second", event, 0, Some(0), Some(last(0, event, "k")), Due::AtOnce),
+            ("self-test answered", event, 10, Some(5), Some(last(6, PING, "k")), Due::No),
+            (
+                "self-test answered with the old key",
+                event,
+                10,
+                Some(5),
+                Some(last(6, event, "old")),
+                Due::AtOnce,
+            ),
+            ("self-test long ago", event, 200, Some(5), Some(last(4, event, "k")), Due::Routine),
+            ("other key without a self-test", event, 10, None, Some(last(6, event, "old")), Due::No),
+            ("a ping before its self-test is seen", PING, 30, None, Some(last(0, event, "k")), Due::AtOnce),
+            ("a ping after another one", PING, 30, Some(28), Some(last(29, PING, "k")), Due::AtOnce),
+            ("two pings of one second", PING, 30, Some(30), Some(last(30, PING, "k")), Due::No),
+            ("with two keys", PING, 30, Some(30), Some(last(30, PING, "old")), Due::AtOnce),
+            ("a ping and an event of one second", PING, 30, None, Some(last(30, event, "k")), Due::AtOnce),
         ] {
-            assert_eq!(due(at(now), sent.map(at), last.as_ref(), "k"), wanted, "{what}");
+            let seen = Seen {
+                id: "msg".into(),
+                type_: Some(type_.into()),
+                skew_seconds: 0,
+                key_fingerprint: "k".into(),
+                time: at(now),
+            };
+            assert_eq!(due(&seen, sent.map(at), last.as_ref()), wanted, "{what}");
         }
     }
 }

@@ -20,7 +20,7 @@ use super::delivery::{Deliveries, Reported, Seen};
 use super::early::{Early, EarlyEvent};
 use super::event::{BatchEvent, Envelope};
 use super::index::{Batch, Index};
-use super::keys::Keyring;
+use super::keys::{Keyring, Live};
 use super::limits;
 use super::metrics::{EarlyOutcome, Metrics, Outcome};
 use super::patch::Patch;
@@ -129,12 +129,13 @@ impl<P: Patch> Handler<P> {
         let route = token_of(parts.uri.path()).and_then(|token| self.routes.find(token));
         let Read { bytes: body, held: _held } = self.read(body).await?;
         let now = (self.clock)();
-        let (route, keys) = self.keys(route, &parts, &body, now)?;
-        let verdict = verify(&parts, &body, &keys, now).map_err(|reason| {
+        let (route, live) = self.keys(route, &parts, &body, now)?;
+        let verdict = verify(&parts, &body, &live.keys, now).map_err(|reason| {
             self.deliveries.rejected(&route, reason, now);
             self.refuse(reason)
         })?;
-        Ok(self.accept(&route, verdict, &keys, &body, now).await)
+        let fingerprint = live.fingerprints.get(verdict.key).map_or("", |name| name);
+        Ok(self.accept(&route, verdict, fingerprint, &body, now).await)
     }
 
     /// By what the request says of itself; what it is, `read` counts.
@@ -190,7 +191,7 @@ impl<P: Patch> Handler<P> {
         parts: &Parts,
         body: &[u8],
         now: Timestamp,
-    ) -> Result<(Arc<Route>, Vec<Key>), Answer> {
+    ) -> Result<(Arc<Route>, Live), Answer> {
         let Some(route) = route else {
             // The same work as for a bad signature, so that the time does not tell which routes there are. The
             // verdict must not matter, whatever it is.
@@ -199,7 +200,7 @@ impl<P: Patch> Handler<P> {
             return Err(self.refuse(Rejection::UnknownRoute));
         };
         match self.keyring.live(&route.uid, now) {
-            Ok(keys) => Ok((route, keys)),
+            Ok(live) => Ok((route, live)),
             Err(reason) => {
                 // The registration stands and its secret is not there (yet), or is broken: nothing can be said
                 // about this delivery, so its sender must come again.
@@ -224,7 +225,7 @@ impl<P: Patch> Handler<P> {
         &self,
         route: &Route,
         verdict: Verdict<'_>,
-        keys: &[Key],
+        fingerprint: &str,
         body: &[u8],
         now: Timestamp,
     ) -> Answer {
@@ -233,7 +234,7 @@ impl<P: Patch> Handler<P> {
             id: verdict.id.into(),
             type_: envelope.type_().map(Into::into),
             skew_seconds: now.as_second().saturating_sub(verdict.timestamp),
-            key_fingerprint: keys.get(verdict.key).map(|key| key.fingerprint().into()).unwrap_or_default(),
+            key_fingerprint: fingerprint.into(),
             time: now,
         };
         let report = self.deliveries.verified(route, &seen);

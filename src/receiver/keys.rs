@@ -5,12 +5,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::signature::Rejection;
 use super::signature::standard_v1::Key;
 use super::watch::Change;
-use crate::api::keyring::{KEYRING_SECRET, KeyringEntry};
+use crate::api::keyring::{KEYRING_SECRET, KeyringEntry, fingerprint};
 use crate::api::webhook::SignatureScheme;
 
 /// The current secret and at most three previous ones: each costs an HMAC for every delivery.
@@ -19,8 +19,23 @@ const MAX_SECRETS: usize = 4;
 /// The live keys of one webhook.
 #[derive(Debug)]
 struct Ring {
-    /// Newest first; `None` = does not expire.
-    keys: Vec<(Key, Option<Timestamp>)>,
+    /// Newest first.
+    keys: Vec<Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    key: Key,
+    fingerprint: Arc<str>,
+    /// `None` = does not expire.
+    expiry: Option<Timestamp>,
+}
+
+/// Keys that are good now, with their fingerprints in the same order.
+#[derive(Debug, Default)]
+pub struct Live {
+    pub keys: Vec<Key>,
+    pub fingerprints: Vec<Arc<str>>,
 }
 
 /// All rings by the uid of their webhook.
@@ -31,17 +46,17 @@ pub struct Keyring {
 
 impl Keyring {
     /// The keys that are good now, or why there are none.
-    pub fn live(&self, uid: &str, now: Timestamp) -> Result<Vec<Key>, Rejection> {
+    pub fn live(&self, uid: &str, now: Timestamp) -> Result<Live, Rejection> {
         let ring = self.rings.read().unwrap_or_else(PoisonError::into_inner).get(uid).cloned();
         match ring.as_deref() {
             None => Err(Rejection::NoUsableKey),
             Some(Err(rejection)) => Err(*rejection),
-            Some(Ok(ring)) => Ok(ring
-                .keys
-                .iter()
-                .filter(|(_, expiry)| expiry.is_none_or(|expiry| now < expiry))
-                .map(|(key, _)| key.clone())
-                .collect()),
+            Some(Ok(ring)) => {
+                let live = ring.keys.iter().filter(|member| member.expiry.is_none_or(|expiry| now < expiry));
+                let (keys, fingerprints) =
+                    live.map(|member| (member.key.clone(), member.fingerprint.clone())).unzip();
+                Ok(Live { keys, fingerprints })
+            }
         }
     }
 
@@ -81,11 +96,18 @@ fn parse(bytes: &[u8]) -> Result<Ring, Rejection> {
     match entry.scheme {
         SignatureScheme::StandardWebhooks => {}
     }
-    let mut keys = vec![(Key::parse(entry.current.expose_secret())?, None)];
+    let member = |secret: &SecretString, expiry| {
+        Key::parse(secret.expose_secret()).map(|key| Member {
+            key,
+            fingerprint: fingerprint(secret).into(),
+            expiry,
+        })
+    };
+    let mut keys = vec![member(&entry.current, None)?];
     for previous in entry.previous.iter().take(MAX_SECRETS - 1) {
         // An unusable old secret costs only the deliveries signed with it.
-        if let Ok(key) = Key::parse(previous.secret.expose_secret()) {
-            keys.push((key, Some(previous.expire_time)));
+        if let Ok(member) = member(&previous.secret, Some(previous.expire_time)) {
+            keys.push(member);
         }
     }
     Ok(Ring { keys })
@@ -123,7 +145,7 @@ pub mod tests {
             ("scheme", &*entry(NEW).replace("StandardWebhooks", "Other")),
         ];
         ring.apply(Change::All(vec![secret("other", &[]), secret(KEYRING_SECRET, &entries)]));
-        assert_eq!(ring.live("good", now).unwrap().len(), 1);
+        assert_eq!(ring.live("good", now).unwrap().keys.len(), 1);
         assert_eq!(ring.live("broken", now).unwrap_err(), Rejection::Malformed);
         assert_eq!(ring.live("empty", now).unwrap_err(), Rejection::EmptySecret);
         assert_eq!(ring.live("scheme", now).unwrap_err(), Rejection::Malformed);
@@ -143,9 +165,10 @@ pub mod tests {
         );
         ring.apply(Change::Applied(secret(KEYRING_SECRET, &[("1", &text)])));
         let live = |time: &str| ring.live("1", time.parse().unwrap()).unwrap();
-        assert_eq!(live("2026-01-01T23:59:59Z").len(), 2);
+        let (old, new) = (fingerprint(&OLD.into()), fingerprint(&NEW.into()));
+        let before = live("2026-01-01T23:59:59Z");
+        assert_eq!((before.keys.len(), before.fingerprints), (2, vec![(*new).into(), (*old).into()]));
         let left = live("2026-01-02T00:00:00Z");
-        assert_eq!(left.len(), 1);
-        assert_eq!(left[0].fingerprint(), Key::parse(NEW).unwrap().fingerprint());
+        assert_eq!((left.keys.len(), left.fingerprints), (1, vec![(*new).into()]));
     }
 }

@@ -3,16 +3,20 @@
 use data_encoding::BASE32_NOPAD;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::Api;
+use kube::{Api, Resource};
 use secrecy::SecretString;
 
+use super::draft::Draft;
 use super::keyring;
-use super::plan::{Draft, Step};
+use super::plan::Step;
 use crate::api::condition::{Is, webhook_type};
 use crate::api::keyring::KeyringEntry;
 use crate::api::webhook::{GeminiWebhook, GeminiWebhookStatus, SigningSecretStatus};
-use crate::controller::{Context, Error, claim};
-use crate::gemini::{ApiKey, Class, Revocation, Webhook, WebhookChange, WebhookState};
+use crate::controller::{Context, Error, Note, claim, publish};
+use crate::gemini::{self, ApiKey, Class, Revocation, Webhook, WebhookChange, WebhookState};
+
+/// A registration that delivers, in the words of a status.
+const ENABLED: &str = "enabled";
 
 /// 128 random bits in base32: the part of a route that nobody can guess.
 pub fn token() -> Result<String, Error> {
@@ -39,12 +43,30 @@ pub async fn act(
         Step::None | Step::Claim => Ok(None),
         Step::Register { name } => register(ctx, webhook, key, &name).await.map(Some),
         Step::Adopt { id, twins } => adopt(ctx, webhook, key, &id, &twins).await.map(Some),
-        Step::Update { id } => update(ctx, webhook, key, &id).await.map(Some),
-        Step::Ping { id } => {
-            ctx.gemini.ping_webhook(key, &id).await?;
-            Ok(None)
+        Step::Prune { twins } => {
+            let pruned = prune(ctx, key, &twins).await;
+            if pruned.is_err() {
+                // Only a listing knows of them.
+                ctx.webhook_memory.update(&uid(webhook), |m| m.listed = None);
+            }
+            pruned.map(|()| None)
         }
+        Step::Leave { id } => Ok(Some(leave(ctx, webhook, &id).await)),
+        Step::Update { id } => update(ctx, webhook, key, &id).await.map(Some),
+        Step::Ping { id } => ping(ctx, webhook, key, &id).await.map(|()| None),
     }
+}
+
+fn uid(webhook: &GeminiWebhook) -> String {
+    webhook.metadata.uid.clone().unwrap_or_default()
+}
+
+/// A registration that should be there was not found: the next pass lists before it believes that.
+fn look_again(ctx: &Context, webhook: &GeminiWebhook, error: gemini::Error) -> Error {
+    if error.class == Class::NotFound {
+        ctx.webhook_memory.update(&uid(webhook), |m| m.listed = None);
+    }
+    error.into()
 }
 
 /// The one POST. Its secret is shown once, so the keyring is proven writable first, and written before the status.
@@ -54,10 +76,10 @@ async fn register(
     key: &ApiKey,
     name: &str,
 ) -> Result<GeminiWebhookStatus, Error> {
-    let uid = webhook.metadata.uid.clone().unwrap_or_default();
+    let uid = uid(webhook);
     keyring::probe(ctx).await?;
-    let mut draft = Draft::new(webhook, Timestamp::now());
-    let uri = draft.status.url.clone().unwrap_or_default();
+    let mut draft = Draft::new(webhook, None, Timestamp::now());
+    let uri = draft.wanted_url.clone().unwrap_or_default();
     ctx.webhook_memory.update(&uid, |m| m.registering = true);
     let made = ctx.gemini.create_webhook(key, name, &uri, &webhook.spec.events).await;
     ctx.webhook_memory.update(&uid, |m| (m.registering, m.empty_listings) = (false, 0));
@@ -94,53 +116,75 @@ async fn adopt(
     id: &str,
     twins: &[String],
 ) -> Result<GeminiWebhookStatus, Error> {
-    let uid = webhook.metadata.uid.clone().unwrap_or_default();
-    let mut draft = Draft::new(webhook, Timestamp::now());
+    let uid = uid(webhook);
+    let mut draft = Draft::new(webhook, None, Timestamp::now());
     keyring::probe(ctx).await?;
-    let secret = match ctx.gemini.rotate_webhook(key, id, Revocation::Immediately).await {
-        Ok(secret) => secret,
-        Err(e) if e.class == Class::NotFound => {
-            // Deleted behind our back: register again.
-            draft.status.id = None;
-            draft.set(
-                webhook_type::REGISTERED,
-                Is::False,
-                "Registering",
-                "the registration was gone at Gemini",
-            );
-            ctx.webhook_memory.update(&uid, |m| m.registering = true);
-            return Ok(draft.status);
-        }
-        Err(e) => return Err(e.into()),
-    };
+    let rotated = ctx.gemini.rotate_webhook(key, id, Revocation::Immediately).await;
+    let secret = rotated.map_err(|e| look_again(ctx, webhook, e))?;
     let known = webhook.status.as_ref().is_some_and(|s| s.id.as_deref() == Some(id));
     keep(ctx, &uid, webhook, id, secret).await?;
+    prune(ctx, key, twins).await?;
+    let remote = ctx.gemini.get_webhook(key, id).await?;
+    draft.set(webhook_type::SECRET_READY, Is::True, if known { "Recovered" } else { "Stored" }, "");
+    // What is deliverable must be proven again with the new secret.
+    draft.untested();
+    if !known {
+        registered(&mut draft, &remote, "Adopted");
+        // It may be of an older spec: the next pass brings it in line.
+        let in_line = Some(&remote.uri) == draft.wanted_url.as_ref()
+            && same(&remote.events, &webhook.spec.events)
+            && (remote.state == WebhookState::Enabled) == webhook.spec.enabled;
+        if !in_line {
+            let message = "bringing the adopted registration in line";
+            draft.set(webhook_type::REGISTERED, Is::False, "Registering", message);
+        }
+    }
+    Ok(draft.status)
+}
+
+/// Deletes registrations that carry our name and are not the one in use.
+async fn prune(ctx: &Context, key: &ApiKey, twins: &[String]) -> Result<(), Error> {
     for twin in twins {
         match ctx.gemini.delete_webhook(key, twin).await {
-            Ok(()) => {}
+            Ok(()) => tracing::info!(registration = twin, "deleted a twin of a registration"),
             Err(e) if e.class == Class::NotFound => {}
             Err(e) => return Err(e.into()),
         }
     }
-    let remote = ctx.gemini.get_webhook(key, id).await?;
-    draft.set(webhook_type::SECRET_READY, Is::True, if known { "Recovered" } else { "Stored" }, "");
-    // What is deliverable must be proven again with the new secret.
-    draft.status.last_ping = None;
-    if !known {
-        registered(&mut draft, &remote, "Adopted");
-        // Its URL and events may be of an older spec: the next pass brings them in line.
-        if remote.uri != draft.status.url.clone().unwrap_or_default()
-            || !same(&remote.events, &webhook.spec.events)
-        {
-            draft.set(
-                webhook_type::REGISTERED,
-                Is::False,
-                "Registering",
-                "bringing the adopted registration in line",
-            );
-        }
+    Ok(())
+}
+
+/// The key of another project has taken the place of the one that registered. Only that one could remove what it
+/// made; if it is not remembered or does not work any more, a person must know. Either way life goes on there.
+async fn leave(ctx: &Context, webhook: &GeminiWebhook, id: &str) -> GeminiWebhookStatus {
+    let old = ctx.webhook_memory.get(&uid(webhook)).proven_key;
+    let left = match &old {
+        Some(old) => match ctx.gemini.delete_webhook(old, id).await {
+            Ok(()) => None,
+            Err(e) if e.class == Class::NotFound => None,
+            Err(e) => Some(e.to_string()),
+        },
+        None => Some("the API key that made it is not known any more".to_owned()),
+    };
+    if let Some(problem) = left {
+        let message = format!(
+            "spec.apiKeySecretRef: the API key is now one of another Google project; the registration {id} may be left \
+             in the project of the one before, delete it there ({problem})"
+        );
+        let note = Note { warning: true, reason: "RegistrationLeft".into(), message };
+        publish(&ctx.recorder, &webhook.object_ref(&()), &[note]).await;
     }
-    Ok(draft.status)
+    ctx.webhook_memory.update(&uid(webhook), |m| m.registering = true);
+    let mut draft = Draft::new(webhook, None, Timestamp::now());
+    draft.unregistered();
+    draft.status
+}
+
+/// A ping that could not be asked for is asked for again, and not waited for.
+async fn ping(ctx: &Context, webhook: &GeminiWebhook, key: &ApiKey, id: &str) -> Result<(), Error> {
+    let asked = ctx.gemini.ping_webhook(key, id).await;
+    ctx.webhook_memory.update(&uid(webhook), |m| m.ping_lost = asked.is_err());
+    asked.map_err(Error::from)
 }
 
 /// Brings URL, events and state in line with the spec.
@@ -150,44 +194,43 @@ async fn update(
     key: &ApiKey,
     id: &str,
 ) -> Result<GeminiWebhookStatus, Error> {
-    let mut draft = Draft::new(webhook, Timestamp::now());
+    let mut draft = Draft::new(webhook, None, Timestamp::now());
+    let was_enabled = draft.status.state.as_deref() == Some(ENABLED);
     let wanted = WebhookChange {
         name: None,
-        uri: draft.status.url.clone(),
+        uri: draft.wanted_url.clone(),
         events: Some(webhook.spec.events.clone()),
         enabled: Some(webhook.spec.enabled),
     };
     match ctx.gemini.update_webhook(key, id, &wanted).await {
         Ok(remote) => {
             registered(&mut draft, &remote, "Registered");
-            draft.status.last_ping = None;
-        }
-        Err(e) if e.class == Class::NotFound => {
-            draft.status.id = None;
-            draft.set(
-                webhook_type::REGISTERED,
-                Is::False,
-                "Registering",
-                "the registration was gone at Gemini",
-            );
-            let uid = webhook.metadata.uid.clone().unwrap_or_default();
-            ctx.webhook_memory.update(&uid, |m| m.registering = true);
+            // A change of the events alone does not touch what the last ping has proven.
+            if !was_enabled {
+                draft.untested();
+            }
         }
         Err(e) if e.class == Class::Rejected => {
-            let message = format!("Gemini rejected the change; check spec.endpoint.url and spec.events: {e}");
+            let message = format!(
+                "Gemini rejected the change; check spec.endpoint.url and spec.events (what was registered before still \
+                 stands there): {e}"
+            );
             // Of this generation, so that it is not sent again until the spec changes.
-            draft.set(webhook_type::REGISTERED, Is::True, "Rejected", &message);
+            draft.set(webhook_type::REGISTERED, Is::False, "Rejected", &message);
+            draft.not_ready("Rejected");
         }
-        Err(e) => return Err(e.into()),
+        Err(e) => return Err(look_again(ctx, webhook, e)),
     }
     Ok(draft.status)
 }
 
 fn registered(draft: &mut Draft, remote: &Webhook, reason: &str) {
     draft.status.id = Some(remote.id.clone());
+    let shown = Some(remote.uri.clone()).filter(|uri| !uri.is_empty());
+    draft.status.url = shown.or_else(|| draft.wanted_url.clone());
     draft.status.state = Some(
         match &remote.state {
-            WebhookState::Enabled => "enabled",
+            WebhookState::Enabled => ENABLED,
             WebhookState::Disabled => "disabled",
             WebhookState::DisabledDueToFailedDeliveries => "disabled_due_to_failed_deliveries",
             WebhookState::Unknown(raw) => raw,

@@ -5,7 +5,8 @@ use kube::runtime::controller::Action;
 use kube::{Api, Resource};
 
 use super::keyring;
-use super::plan::registration_name;
+use super::memory::Memory;
+use super::plan::{is_in_doubt, registration_name};
 use crate::api::webhook::{GeminiWebhook, RegistrationDeletionPolicy};
 use crate::controller::{Context, Error, Found, Note, after, is_claimed, publish, release, until};
 use crate::gemini::{ApiKey, Class};
@@ -17,15 +18,35 @@ pub async fn pass(ctx: &Context, api: &Api<GeminiWebhook>, webhook: &GeminiWebho
     let deleted = webhook.metadata.deletion_timestamp.as_ref().map_or_else(Timestamp::now, |t| t.0);
     let patience = webhook.spec.deletion_timeout.0 / ctx.timing.divisor;
     let deadline = after(deleted, patience);
-    if webhook.spec.deletion_policy == RegistrationDeletionPolicy::Delete
-        && let Err(problem) = deregister(ctx, webhook).await
-    {
-        let left = until(deadline, Timestamp::now());
-        if !left.is_zero() {
-            tracing::warn!(%problem, "webhook not deleted at Gemini yet");
-            return Ok(Action::requeue(left.min(ctx.timing.secret_reread / 6)));
+    let now = Timestamp::now();
+    if webhook.spec.deletion_policy == RegistrationDeletionPolicy::Delete {
+        let left = until(deadline, now);
+        match deregister(ctx, webhook).await {
+            Ok(0) if is_in_doubt(webhook, &memory(ctx, webhook)) => {
+                // What a lost answer has made may not be listed yet. The intent is older than the deletion.
+                let hidden = until(after(deleted, ctx.timing.listing_lag), now);
+                if !hidden.is_zero() && !left.is_zero() {
+                    tracing::info!(
+                        "webhook deleted while its registration is in doubt; looking for it by name"
+                    );
+                    return Ok(Action::requeue(hidden.min(left).min(ctx.timing.listing_spacing / 5)));
+                }
+                if !hidden.is_zero() {
+                    give_up(
+                        ctx,
+                        webhook,
+                        "the answer to its registration was lost, and it is not listed yet",
+                    )
+                    .await;
+                }
+            }
+            Ok(_) => {}
+            Err(problem) if !left.is_zero() => {
+                tracing::warn!(%problem, "webhook not deleted at Gemini yet");
+                return Ok(Action::requeue(left.min(ctx.timing.secret_reread / 6)));
+            }
+            Err(problem) => give_up(ctx, webhook, &problem).await,
         }
-        give_up(ctx, webhook, &problem).await;
     }
     let uid = webhook.metadata.uid.as_deref().unwrap_or_default();
     keyring::remove(ctx, uid).await?;
@@ -34,22 +55,26 @@ pub async fn pass(ctx: &Context, api: &Api<GeminiWebhook>, webhook: &GeminiWebho
     Ok(Action::await_change())
 }
 
-/// Deletes every registration that carries our name, and the one that status knows.
-async fn deregister(ctx: &Context, webhook: &GeminiWebhook) -> Result<(), String> {
+fn memory(ctx: &Context, webhook: &GeminiWebhook) -> Memory {
+    ctx.webhook_memory.get(webhook.metadata.uid.as_deref().unwrap_or_default())
+}
+
+/// Deletes every registration that carries our name, and the one that status knows. Returns how many there were.
+async fn deregister(ctx: &Context, webhook: &GeminiWebhook) -> Result<usize, String> {
     let key = key(ctx, webhook).await?;
     let name = registration_name(webhook);
     let all = ctx.gemini.list_webhooks(&key).await.map_err(|e| e.to_string())?;
     let known = webhook.status.as_ref().and_then(|s| s.id.clone());
     let mut ids: Vec<String> = all.into_iter().filter(|w| w.name == name).map(|w| w.id).collect();
     ids.extend(known.filter(|id| !ids.contains(id)));
-    for id in ids {
-        match ctx.gemini.delete_webhook(&key, &id).await {
+    for id in &ids {
+        match ctx.gemini.delete_webhook(&key, id).await {
             Ok(()) => {}
             Err(e) if e.class == Class::NotFound => {}
             Err(e) => return Err(e.to_string()),
         }
     }
-    Ok(())
+    Ok(ids.len())
 }
 
 async fn key(ctx: &Context, webhook: &GeminiWebhook) -> Result<ApiKey, String> {

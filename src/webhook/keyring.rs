@@ -70,6 +70,10 @@ async fn change(
         match api.replace(KEYRING_SECRET, &params, &secret).await.map_err(cas) {
             Ok(_) => return Ok(()),
             Err(Error::Conflict) => {}
+            // Rights, or an admission policy: only a person can help, so a person must read of it.
+            Err(Error::Kube(kube::Error::Api(status))) if status.is_forbidden() || status.is_invalid() => {
+                return Err(Error::Keyring(status.message));
+            }
             Err(e) => return Err(e),
         }
     }

@@ -2,10 +2,13 @@
 
 mod act;
 mod cleanup;
+mod draft;
 mod keyring;
 mod memory;
 mod observe;
 mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +18,14 @@ use kube::core::DeserializeGuard;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource};
+use secrecy::ExposeSecret;
 
 pub use memory::Memory;
 
-use crate::api::GeminiWebhook;
-use crate::controller::{Context, Error, Next, malformed, notes, publish, replace};
+use crate::api::{GeminiWebhook, GeminiWebhookStatus};
+use crate::controller::{Context, Error, Next, after, malformed, notes, publish, replace};
+use crate::gemini::ApiKey;
+use crate::submit::Timing;
 use plan::{Env, Plan, Step};
 
 /// Passes in one reconcile; a webhook needs about six from nothing to its ping.
@@ -44,11 +50,31 @@ pub async fn reconcile(
             return Ok(Action::await_change());
         }
     };
+    let rest = ctx.webhook_memory.get(&uid).rest_left(current.metadata.generation, Timestamp::now());
+    if let Some(left) = rest.filter(|_| current.metadata.deletion_timestamp.is_none()) {
+        return Ok(Action::requeue(left));
+    }
+    let result = passes(&ctx, &api, &mut current).await;
+    if let Err(error) = &result
+        && error.is_users_business()
+    {
+        explain(&ctx, &api, &mut current, error).await;
+    }
+    result
+}
+
+async fn passes(
+    ctx: &Context,
+    api: &Api<GeminiWebhook>,
+    current: &mut GeminiWebhook,
+) -> Result<Action, Error> {
     for _ in 0..MAX_PASSES {
         if current.metadata.deletion_timestamp.is_some() {
-            return cleanup::pass(&ctx, &api, &current).await;
+            return cleanup::pass(ctx, api, current).await;
         }
-        if let Some(action) = pass(&ctx, &api, &mut current).await?.action() {
+        if let Some(action) = pass(ctx, api, current).await?.action() {
+            ctx.webhook_memory
+                .update(current.metadata.uid.as_deref().unwrap_or_default(), |m| m.failures = 0);
             return Ok(action);
         }
     }
@@ -76,21 +102,62 @@ async fn skip(
 
 async fn pass(ctx: &Context, api: &Api<GeminiWebhook>, current: &mut GeminiWebhook) -> Result<Next, Error> {
     let uid = current.metadata.uid.clone().unwrap_or_default();
-    let (seen, key) = observe::observe(ctx, current).await?;
     let token = act::token()?;
     let env = Env { timing: &ctx.timing, now: Timestamp::now(), token: &token };
+    let (seen, key) = observe::observe(ctx, current, &env).await?;
     let before = current.status.as_ref().and_then(|s| s.last_ping.clone());
     let Plan { status, step, next } = plan::plan(current, &seen, &ctx.webhook_memory.get(&uid), &env);
-    if matches!(step, Step::Ping { .. }) && before.is_some() {
-        ctx.webhook_memory.update(&uid, |m| m.ping_failures = m.ping_failures.saturating_add(1));
-    }
+    let asks = matches!(step, Step::Ping { .. });
+    ctx.webhook_memory.update(&uid, |m| {
+        let proven = status.last_ping.as_ref().is_some_and(|ping| ping.received_time.is_some());
+        if proven || (asks && before.is_none()) {
+            m.ping_failures = 0;
+        } else if asks && !m.ping_lost {
+            m.ping_failures = m.ping_failures.saturating_add(1);
+        }
+        if key.is_some() && seen.shows_key_of(&status) {
+            m.proven_key.clone_from(&key);
+        }
+    });
     write(ctx, api, current, status).await?;
     if step == Step::None {
-        return Ok(next);
+        // Nothing is tried any more that could fail: with the next pass the words about it go.
+        let stale = ctx.webhook_memory.update(&uid, |m| m.problem.take().is_some());
+        return Ok(if stale { Next::Now } else { next });
     }
-    let Some(status) = act::act(ctx, api, current, key.as_ref(), step).await? else { return Ok(Next::Now) };
+    let outcome = match act::act(ctx, api, current, key.as_ref(), step).await {
+        Err(Error::Gemini(e)) if observe::is_about_the_key(&e) => {
+            refuse(ctx, current, key.as_ref(), &e.message);
+            return Ok(Next::Now);
+        }
+        other => other?,
+    };
+    ctx.webhook_memory.update(&uid, Memory::succeeded);
+    let Some(status) = outcome else { return Ok(Next::Now) };
     write(ctx, api, current, status).await?;
     Ok(next)
+}
+
+/// Gemini does not take the API key: the next pass says so, and waits for another one.
+fn refuse(ctx: &Context, webhook: &GeminiWebhook, key: Option<&ApiKey>, message: &str) {
+    let namespace = webhook.metadata.namespace.as_deref().unwrap_or_default();
+    let fingerprint = key.map(|key| ctx.secret.fingerprint(key.expose_secret())).unwrap_or_default();
+    ctx.credentials.refuse(namespace, &webhook.spec.api_key_secret_ref, &fingerprint, message);
+}
+
+/// A failure that a person may want to know of: it is told where the webhook says that it is not ready, and this
+/// generation of the spec rests.
+async fn explain(ctx: &Context, api: &Api<GeminiWebhook>, current: &mut GeminiWebhook, error: &Error) {
+    let (uid, message, now) =
+        (current.metadata.uid.clone().unwrap_or_default(), error.to_string(), Timestamp::now());
+    let status = draft::explained(current, &message, now);
+    ctx.webhook_memory.update(&uid, |m| {
+        let own = Timing::pause(ctx.timing.retry, ctx.timing.retry_max, m.failures);
+        let pause = error.retry_after().map_or(own, |asked| asked.max(own));
+        (m.problem, m.rest) = (Some(message), Some((current.metadata.generation, after(now, pause))));
+    });
+    // Only for people to read: that it cannot be written is no second problem.
+    let _ = write(ctx, api, current, status).await;
 }
 
 /// Writes the status if it says anything new, and tells of transitions.
@@ -98,7 +165,7 @@ async fn write(
     ctx: &Context,
     api: &Api<GeminiWebhook>,
     current: &mut GeminiWebhook,
-    status: crate::api::GeminiWebhookStatus,
+    status: GeminiWebhookStatus,
 ) -> Result<(), Error> {
     if current.status.as_ref() == Some(&status) {
         return Ok(());

@@ -1,36 +1,42 @@
 //! I/O in: what a pass over a webhook looks at.
 
 use super::keyring;
-use super::plan::{Observed, needs_listing, registration_name};
+use super::plan::{Env, Observed, Stored, needs_listing, registration_name};
 use crate::api::GeminiWebhook;
+use crate::api::keyring::fingerprint;
 use crate::controller::{Context, Credentials, Error};
-use crate::gemini::{self, ApiKey};
+use crate::gemini::{self, ApiKey, Class};
 
 /// Looks at the Secret, at the keyring, and at Gemini's registrations where the plan needs them.
-pub async fn observe(ctx: &Context, webhook: &GeminiWebhook) -> Result<(Observed, Option<ApiKey>), Error> {
+pub async fn observe(
+    ctx: &Context,
+    webhook: &GeminiWebhook,
+    env: &Env<'_>,
+) -> Result<(Observed, Option<ApiKey>), Error> {
     let namespace = webhook.metadata.namespace.as_deref().unwrap_or_default();
     let reference = &webhook.spec.api_key_secret_ref;
     let mut seen = Observed::default();
     let (credentials, key) = ctx.credentials.get(namespace, reference).await?.split();
-    let (Credentials::Ready { fingerprint }, Some(key)) = (&credentials, key) else {
+    let (Credentials::Ready { fingerprint: key_fingerprint }, Some(key)) = (&credentials, key) else {
         seen.credentials = Some(credentials);
         return Ok((seen, None));
     };
     let uid = webhook.metadata.uid.as_deref().unwrap_or_default();
-    seen.stored_for = keyring::load(ctx, uid).await?.map(|entry| entry.registration);
-    if needs_listing(webhook) {
-        let name = registration_name(webhook);
-        match ctx.gemini.list_webhooks(&key).await {
-            Ok(all) => {
-                let found: Vec<String> = all.into_iter().filter(|w| w.name == name).map(|w| w.id).collect();
+    seen.stored = keyring::load(ctx, uid)
+        .await?
+        .map(|entry| Stored { fingerprint: fingerprint(&entry.current), registration: entry.registration });
+    if needs_listing(webhook, key_fingerprint, &ctx.webhook_memory.get(uid), env) {
+        match registrations(ctx, webhook, &key).await {
+            Ok(found) => {
                 ctx.webhook_memory.update(uid, |m| {
+                    m.listed = Some(env.now);
                     m.empty_listings = if found.is_empty() { m.empty_listings.saturating_add(1) } else { 0 };
                 });
                 seen.found = Some(found);
             }
-            Err(e) if e.class == gemini::Class::Auth => {
+            Err(e) if is_about_the_key(&e) => {
                 seen.credentials =
-                    Some(ctx.credentials.refuse(namespace, reference, fingerprint, &e.message));
+                    Some(ctx.credentials.refuse(namespace, reference, key_fingerprint, &e.message));
                 return Ok((seen, None));
             }
             Err(e) => return Err(e.into()),
@@ -38,4 +44,32 @@ pub async fn observe(ctx: &Context, webhook: &GeminiWebhook) -> Result<(Observed
     }
     seen.credentials = Some(credentials);
     Ok((seen, Some(key)))
+}
+
+/// Whether Gemini refuses the key as such. A 403 may be about webhooks alone: batches go on with that key.
+pub fn is_about_the_key(error: &gemini::Error) -> bool {
+    error.class == Class::Auth && error.http_status != Some(403)
+}
+
+/// Ids of our registrations. A listing may lag behind: what status knows is asked for by its id before it counts as
+/// gone.
+async fn registrations(
+    ctx: &Context,
+    webhook: &GeminiWebhook,
+    key: &ApiKey,
+) -> Result<Vec<String>, gemini::Error> {
+    let name = registration_name(webhook);
+    let all = ctx.gemini.list_webhooks(key).await?;
+    let mut found: Vec<String> = all.into_iter().filter(|w| w.name == name).map(|w| w.id).collect();
+    let known = webhook.status.as_ref().and_then(|s| s.id.clone());
+    if let Some(id) = known.filter(|id| !found.contains(id)) {
+        match ctx.gemini.get_webhook(key, &id).await {
+            Ok(_) => found.push(id),
+            Err(e) if e.class == Class::NotFound => {}
+            // The key has just listed, so this is how another project's registration looks.
+            Err(e) if e.http_status == Some(403) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(found)
 }

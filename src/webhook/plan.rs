@@ -1,26 +1,50 @@
 //! PURE: what to do next with a webhook. Total over its inputs; one step a pass.
 //!
 //! Registration is not idempotent either, but a twin costs nothing, so it converges: intent, one POST, and on doubt
-//! find by name, rotate (the secret is shown once), store, ping.
+//! find by name, rotate (the secret is shown once), store, ping. A twin that shows later is deleted when it is seen.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::draft::Draft;
 use super::memory::Memory;
-use crate::api::condition::get;
-use crate::api::condition::{self, Is, webhook_type};
-use crate::api::webhook::{GeminiWebhook, GeminiWebhookStatus, LastPing};
+use crate::api::condition::{Is, get, webhook_type};
+use crate::api::webhook::{GeminiWebhook, GeminiWebhookStatus, LastDelivery, LastPing};
 use crate::controller::{Credentials, Next, after, is_claimed, until};
 use crate::submit::{self, Timing};
+
+/// Kubernetes keeps whole seconds: a time may be up to this much later than it says.
+const FRACTION: Duration = Duration::from_secs(1);
+/// A delivery that is further in the future than this is a broken clock, and nothing to wait for.
+const CLOCKS_APART: Duration = Duration::from_secs(10);
 
 /// What a pass has seen.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     pub credentials: Option<Credentials>,
-    /// The registration that the stored signing secret belongs to, if one is stored.
-    pub stored_for: Option<String>,
-    /// Ids of registrations that carry our name, from a complete listing, if one was made.
+    /// The signing secret that is stored, if one is.
+    pub stored: Option<Stored>,
+    /// Ids of registrations that carry our name, from a complete listing, if one was made. One that status knows and
+    /// that the listing does not show was asked for by its id.
     pub found: Option<Vec<String>>,
+}
+
+impl Observed {
+    /// Whether the present API key is the one with which the registration of `status` was last seen.
+    pub fn shows_key_of(&self, status: &GeminiWebhookStatus) -> bool {
+        let known = status.key_fingerprint.as_ref().filter(|_| status.id.is_some());
+        matches!(&self.credentials, Some(Credentials::Ready { fingerprint }) if Some(fingerprint) == known)
+    }
+}
+
+/// A signing secret in the keyring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The registration that it belongs to.
+    pub registration: String,
+    pub fingerprint: String,
 }
 
 /// What the pass itself brings along.
@@ -45,6 +69,14 @@ pub enum Step {
     Adopt {
         id: String,
         twins: Vec<String>,
+    },
+    /// Delete registrations of ours that are not the one in use: their deliveries could not be verified.
+    Prune {
+        twins: Vec<String>,
+    },
+    /// The API key is one of another project: remove the registration that stays behind, as far as that is possible.
+    Leave {
+        id: String,
     },
     /// Bring the registration in line with the spec.
     Update {
@@ -79,51 +111,108 @@ pub fn full_url(webhook: &GeminiWebhook, path: &str) -> String {
     format!("{}{path}", webhook.spec.endpoint.url.trim_end_matches('/'))
 }
 
-/// Whether this pass has to list the registrations.
-pub fn needs_listing(webhook: &GeminiWebhook) -> bool {
-    webhook.status.as_ref().is_some_and(|s| s.path.is_some() && s.id.is_none())
+/// Whether this pass has to list the registrations. `fingerprint` is that of the present API key.
+pub fn needs_listing(webhook: &GeminiWebhook, fingerprint: &str, memory: &Memory, env: &Env<'_>) -> bool {
+    let Some(status) = webhook.status.as_ref().filter(|s| s.path.is_some() && is_claimed(webhook)) else {
+        return false;
+    };
+    if status.id.is_none() {
+        return !is_rejected(webhook, status);
+    }
+    // Once by each process, and once more when everything that was made in doubt must be visible.
+    let Some(listed) = memory.listed else { return true };
+    let settled = status.registered_time.as_ref().map(|t| after(t.0, env.timing.listing_lag + FRACTION));
+    is_other_key(status, fingerprint)
+        || settled.is_some_and(|at| listed < at && at <= env.now)
+        || ping_again_at(status, memory, env).is_some_and(|at| at <= env.now)
+}
+
+/// Whether the registration was last seen with another API key than the present one.
+fn is_other_key(status: &GeminiWebhookStatus, fingerprint: &str) -> bool {
+    status.key_fingerprint.as_deref().is_some_and(|known| known != fingerprint)
+}
+
+/// Whether a registration may stand at Gemini that is not in status.
+pub fn is_in_doubt(webhook: &GeminiWebhook, memory: &Memory) -> bool {
+    let status = webhook.status.as_ref().filter(|s| s.id.is_none());
+    status.is_some_and(is_intent) && !memory.registering
+}
+
+/// Whether status holds an intent to register whose outcome is not recorded.
+fn is_intent(status: &GeminiWebhookStatus) -> bool {
+    get(&status.conditions, webhook_type::REGISTERED)
+        .is_some_and(|c| c.reason == "Registering" || c.reason == "OutcomeUnknown")
 }
 
 /// The decision about a webhook that is not being deleted.
 pub fn plan(webhook: &GeminiWebhook, seen: &Observed, memory: &Memory, env: &Env<'_>) -> Plan {
-    let mut draft = Draft::new(webhook, env.now);
+    let mut draft = Draft::new(webhook, memory.problem.as_deref(), env.now);
     if draft.status.path.is_none() {
         draft.status.path = Some(format!("/v1/h/{}", env.token));
-    }
-    if webhook.status.as_ref().is_none_or(|s| s.path.is_none()) {
-        draft.set(webhook_type::READY, Is::False, "Registering", "");
+        draft.not_ready("Registering");
         return draft.plan(Step::None, Next::Now);
     }
     if !is_claimed(webhook) {
         return draft.plan(Step::Claim, Next::Now);
     }
     let fingerprint = match &seen.credentials {
-        Some(Credentials::Ready { fingerprint }) => fingerprint.clone(),
+        Some(Credentials::Ready { fingerprint }) => fingerprint,
         Some(Credentials::NotFound(message)) => return no_key(draft, "CredentialsNotFound", message, env),
         Some(Credentials::Refused(message)) => return no_key(draft, "CredentialsInvalid", message, env),
         None => return draft.plan(Step::None, Next::Now),
     };
-    let Some(id) = draft.status.id.clone() else { return register(webhook, draft, seen, memory, env) };
-    if seen.stored_for.as_ref() != Some(&id) {
+    let Some(id) = draft.status.id.clone() else {
+        return register(webhook, draft, seen, memory.registering, memory, env);
+    };
+    let in_line = conforms(webhook, &draft.status);
+    if !in_line && draft.status.url != draft.wanted_url {
+        draft.untested();
+    }
+    let other_key = is_other_key(&draft.status, fingerprint);
+    match &seen.found {
+        Some(found) if found.contains(&id) => {
+            draft.status.key_fingerprint = Some(fingerprint.clone());
+            let twins: Vec<String> = found.iter().filter(|twin| **twin != id).cloned().collect();
+            if !twins.is_empty() {
+                return draft.plan(Step::Prune { twins }, Next::Now);
+            }
+        }
+        Some(_) if other_key => {
+            draft.not_ready("Registering");
+            return draft.plan(Step::Leave { id }, Next::Now);
+        }
+        Some(_) => {
+            draft.unregistered();
+            return register(webhook, draft, seen, true, memory, env);
+        }
+        // What another key sees is not known yet.
+        None if other_key => return draft.plan(Step::None, Next::After(env.timing.retry)),
+        None => draft.status.key_fingerprint = Some(fingerprint.clone()),
+    }
+    let Some(stored) = seen.stored.as_ref().filter(|stored| stored.registration == id) else {
         draft.set(
             webhook_type::SECRET_READY,
             Is::False,
             "Lost",
             "the keyring holds no signing secret for this registration; getting a new one by rotation",
         );
+        draft.untested();
         draft.not_ready("SecretLost");
         return draft.plan(Step::Adopt { id, twins: vec![] }, Next::Now);
+    };
+    if in_line {
+        return tested(webhook, draft, id, stored, memory, env);
     }
-    draft.status.key_fingerprint = Some(fingerprint);
-    if conforms(webhook, &draft.status) {
-        tested(webhook, draft, id, memory, env)
-    } else {
-        draft.plan(Step::Update { id }, Next::Now)
+    if is_rejected(webhook, &draft.status) {
+        draft.not_ready("Rejected");
+        return draft.plan(Step::None, Next::After(env.timing.secret_reread));
     }
+    draft.plan(Step::Update { id }, Next::Now)
 }
 
 fn no_key(mut draft: Draft, reason: &str, message: &str, env: &Env<'_>) -> Plan {
-    if draft.status.id.is_none() {
+    // An intent stays: what it may have made must still be looked for.
+    if draft.status.id.is_none() && !is_intent(&draft.status) {
         draft.set(webhook_type::REGISTERED, Is::False, reason, message);
     }
     draft.set(webhook_type::READY, Is::False, reason, message);
@@ -136,140 +225,142 @@ fn conforms(webhook: &GeminiWebhook, status: &GeminiWebhookStatus) -> bool {
         .is_some_and(|c| c.status == "True" && c.observed_generation == webhook.metadata.generation)
 }
 
+/// Whether Gemini refused this very generation of the spec. That stands until the spec changes.
+fn is_rejected(webhook: &GeminiWebhook, status: &GeminiWebhookStatus) -> bool {
+    get(&status.conditions, webhook_type::REGISTERED)
+        .is_some_and(|c| c.reason == "Rejected" && c.observed_generation == webhook.metadata.generation)
+}
+
+/// `ours`: no request but one of this process can be under way, and it knows of none.
 fn register(
     webhook: &GeminiWebhook,
     mut draft: Draft,
     seen: &Observed,
+    ours: bool,
     memory: &Memory,
     env: &Env<'_>,
 ) -> Plan {
+    if is_rejected(webhook, &draft.status) {
+        draft.not_ready("Rejected");
+        return draft.plan(Step::None, Next::Await);
+    }
     let Some(found) = &seen.found else { return draft.plan(Step::None, Next::Now) };
     if let Some(id) = found.iter().min() {
         let twins = found.iter().filter(|twin| *twin != id).cloned().collect();
         return draft.plan(Step::Adopt { id: id.clone(), twins }, Next::Now);
     }
-    let reason = get(&draft.status.conditions, webhook_type::REGISTERED).map(|c| c.reason.clone());
-    match reason.as_deref() {
-        Some("Rejected") if rejected_for(webhook, &draft.status) => draft.plan(Step::None, Next::Await),
-        // An intent that is not ours to go on with: its request may be under way, and its registration not listed
-        // yet. A twin would do no harm, but three looks make it rare.
-        Some("Registering" | "OutcomeUnknown")
-            if !memory.registering && memory.empty_listings < env.timing.listings_required =>
-        {
-            let message = "the answer to the registration was lost; looking for it by name";
-            draft.set(webhook_type::REGISTERED, Is::Unknown, "OutcomeUnknown", message);
-            draft.not_ready("OutcomeUnknown");
-            draft.plan(Step::None, Next::After(env.timing.listing_spacing / 30))
-        }
-        _ => {
-            draft.set(webhook_type::REGISTERED, Is::False, "Registering", "");
-            draft.not_ready("Registering");
-            draft.plan(Step::Register { name: registration_name(webhook) }, Next::Now)
-        }
+    // An intent that is not ours to go on with: its request may be under way, and its registration not listed yet. A
+    // twin would do no harm, but three looks make it rare.
+    if !ours && is_intent(&draft.status) && memory.empty_listings < env.timing.listings_required {
+        let message = "the answer to the registration was lost; looking for it by name";
+        draft.set(webhook_type::REGISTERED, Is::Unknown, "OutcomeUnknown", message);
+        draft.not_ready("OutcomeUnknown");
+        return draft.plan(Step::None, Next::After(env.timing.listing_spacing / 30));
     }
-}
-
-/// A refusal stands until the spec changes.
-fn rejected_for(webhook: &GeminiWebhook, status: &GeminiWebhookStatus) -> bool {
-    get(&status.conditions, webhook_type::REGISTERED)
-        .is_some_and(|c| c.observed_generation == webhook.metadata.generation)
+    draft.registering();
+    draft.plan(Step::Register { name: registration_name(webhook) }, Next::Now)
 }
 
 /// Registered, stored, in line: does a delivery arrive?
-fn tested(webhook: &GeminiWebhook, mut draft: Draft, id: String, memory: &Memory, env: &Env<'_>) -> Plan {
+fn tested(
+    webhook: &GeminiWebhook,
+    mut draft: Draft,
+    id: String,
+    stored: &Stored,
+    memory: &Memory,
+    env: &Env<'_>,
+) -> Plan {
+    // An API key may be rotated, or its Secret be lost, without any change of this object.
+    let routine = Next::After(env.timing.secret_reread);
     if !webhook.spec.enabled {
         draft.set(webhook_type::DELIVERY_HEALTHY, Is::False, "DisabledByUser", "spec.enabled is false");
         draft.set(webhook_type::READY, Is::False, "DisabledByUser", "spec.enabled is false");
-        return draft.plan(Step::None, Next::Await);
+        return draft.plan(Step::None, routine);
     }
-    let Some(ping) = draft.status.last_ping.clone() else { return ping_now(draft, id, env) };
+    let Some(ping) = draft.status.last_ping.clone() else { return ping(draft, id, env) };
     let delivery = draft.status.last_delivery.clone().unwrap_or_default();
-    // Kubernetes keeps whole seconds: the same second counts as after.
-    if let Some(at) = delivery.time.filter(|at| *at >= ping.sent_time) {
-        draft.status.last_ping = Some(LastPing { received_time: Some(at), ..ping });
+    let received = ping.received_time.clone().or_else(|| proof(&ping, &delivery, &stored.fingerprint));
+    if received.is_some() {
+        draft.status.last_ping = Some(LastPing { received_time: received, ..ping });
         draft.set(webhook_type::ENDPOINT_REACHABLE, Is::True, "PingVerified", "a signed delivery arrived");
         draft.set(webhook_type::DELIVERY_HEALTHY, Is::True, "Healthy", "");
         draft.set(webhook_type::READY, Is::True, "Ready", "");
-        return draft.plan(Step::None, Next::Await);
+        return draft.plan(Step::None, routine);
     }
-    let deadline = after(ping.sent_time.0, env.timing.ping_timeout);
-    if env.now < deadline {
-        if !draft.has(webhook_type::ENDPOINT_REACHABLE) {
-            draft.set(webhook_type::ENDPOINT_REACHABLE, Is::Unknown, "NotTested", "a ping is under way");
-            draft.not_ready("NotTested");
-        }
+    let deadline = ping_deadline(&ping, env);
+    if env.now < deadline && !memory.ping_lost {
+        let failed = draft.reason(webhook_type::ENDPOINT_REACHABLE) != Some("NotTested");
+        draft.not_ready(if failed { "EndpointUnreachable" } else { "NotTested" });
         return draft.plan(Step::None, Next::After(until(deadline, env.now)));
     }
-    match delivery.rejected.filter(|r| r.time >= ping.sent_time) {
-        Some(rejected) => draft.set(
-            webhook_type::ENDPOINT_REACHABLE,
-            Is::False,
+    if !memory.ping_lost {
+        unreachable(&mut draft, &ping, &delivery);
+    }
+    match ping_again_at(&draft.status, memory, env).filter(|at| env.now < *at) {
+        Some(at) => draft.plan(Step::None, Next::After(until(at, env.now))),
+        None => self::ping(draft, id, env),
+    }
+}
+
+/// When a delivery that answers this ping arrived: one that was signed with the secret that is stored now, in a later
+/// second, or in the same second if it is a ping itself. See [`ping`] for why that second holds no older one.
+fn proof(ping: &LastPing, delivery: &LastDelivery, fingerprint: &str) -> Option<Time> {
+    let at = delivery.time.clone().filter(|_| delivery.key_fingerprint.as_deref() == Some(fingerprint))?;
+    let (sent, arrived) = (ping.sent_time.0.as_second(), at.0.as_second());
+    let is_ping = delivery.type_.as_deref() == Some("ping");
+    (arrived > sent || (arrived == sent && is_ping)).then_some(at)
+}
+
+fn ping_deadline(ping: &LastPing, env: &Env<'_>) -> Timestamp {
+    after(ping.sent_time.0, env.timing.ping_timeout + FRACTION)
+}
+
+/// When the next ping is due, if the last one was sent and did not arrive.
+fn ping_again_at(status: &GeminiWebhookStatus, memory: &Memory, env: &Env<'_>) -> Option<Timestamp> {
+    let ping = status.last_ping.as_ref().filter(|ping| ping.received_time.is_none())?;
+    if memory.ping_lost {
+        return Some(env.now);
+    }
+    let pause = Timing::pause(env.timing.ping_pause, env.timing.ping_pause_max, memory.ping_failures);
+    Some(after(ping_deadline(ping, env), pause))
+}
+
+fn unreachable(draft: &mut Draft, ping: &LastPing, delivery: &LastDelivery) {
+    let refused = delivery.rejected.as_ref().filter(|r| r.time >= ping.sent_time);
+    let (reason, message) = match refused {
+        Some(rejected) => (
             "BadSignature",
-            &format!(
+            format!(
                 "deliveries arrive, but were refused ({}): is another registration of Gemini sending to this URL, or \
                  does a proxy change the body?",
                 rejected.reason
             ),
         ),
-        None => draft.set(
-            webhook_type::ENDPOINT_REACHABLE,
-            Is::False,
+        None => (
             "PingTimeout",
             "the ping did not arrive: check that status.url is reachable from the internet, that its certificate is \
-             valid, and that the Ingress passes the path to the receiver's Service",
+             valid, and that the Ingress passes the path to the receiver's Service"
+                .to_owned(),
         ),
-    }
+    };
+    draft.set(webhook_type::ENDPOINT_REACHABLE, Is::False, reason, &message);
     draft.set(webhook_type::DELIVERY_HEALTHY, Is::Unknown, "NotTested", "");
     draft.not_ready("EndpointUnreachable");
-    let pause = Timing::pause(env.timing.ping_pause, env.timing.ping_pause_max, memory.ping_failures);
-    let next = after(deadline, pause);
-    if env.now < next {
-        return draft.plan(Step::None, Next::After(until(next, env.now)));
-    }
-    ping_now(draft, id, env)
 }
 
-fn ping_now(mut draft: Draft, id: String, env: &Env<'_>) -> Plan {
+/// Asks for a ping; not in a second in which a delivery was seen, for its answer could not be told from that one.
+fn ping(mut draft: Draft, id: String, env: &Env<'_>) -> Plan {
+    if draft.status.last_ping.is_none() {
+        draft.untested();
+    }
+    let newest = draft.status.last_delivery.as_ref().and_then(|delivery| delivery.time.as_ref());
+    let free = newest.map(|time| after(time.0, FRACTION)).filter(|free| {
+        let left = until(*free, env.now);
+        free.as_second() > env.now.as_second() && left <= CLOCKS_APART
+    });
+    if let Some(free) = free {
+        return draft.plan(Step::None, Next::After(until(free, env.now)));
+    }
     draft.status.last_ping = Some(LastPing { sent_time: Time(env.now), received_time: None });
-    if !draft.has(webhook_type::ENDPOINT_REACHABLE) {
-        draft.set(webhook_type::ENDPOINT_REACHABLE, Is::Unknown, "NotTested", "a ping is under way");
-        draft.not_ready("NotTested");
-    }
     draft.plan(Step::Ping { id }, Next::Now)
-}
-
-/// A status in the making.
-pub struct Draft {
-    pub status: GeminiWebhookStatus,
-    generation: Option<i64>,
-    now: Timestamp,
-}
-
-impl Draft {
-    pub fn new(webhook: &GeminiWebhook, now: Timestamp) -> Self {
-        let generation = webhook.metadata.generation;
-        let mut status = webhook.status.clone().unwrap_or_default();
-        status.observed_generation = generation;
-        if let Some(path) = &status.path {
-            status.url = Some(full_url(webhook, path));
-        }
-        Self { status, generation, now }
-    }
-
-    pub fn set(&mut self, type_: &str, is: Is, reason: &str, message: &str) {
-        // `Registered` keeps the generation that the registration conforms to.
-        condition::set(&mut self.status.conditions, type_, is, reason, message, self.generation, self.now);
-    }
-
-    pub fn has(&self, type_: &str) -> bool {
-        get(&self.status.conditions, type_).is_some()
-    }
-
-    pub fn not_ready(&mut self, reason: &str) {
-        self.set(webhook_type::READY, Is::False, reason, "");
-    }
-
-    fn plan(self, step: Step, next: Next) -> Plan {
-        Plan { status: self.status, step, next }
-    }
 }

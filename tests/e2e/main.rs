@@ -14,3 +14,4 @@ mod deletion;
 mod main_job;
 mod objects;
 mod sweep;
+mod webhooks;

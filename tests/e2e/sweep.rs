@@ -154,21 +154,21 @@ async fn webhooks_of_all_watched_namespaces_survive_a_restart() {
     bed.start_receiver().await;
     bed.start_controller().await;
     for namespace in [&first, &second] {
-        bed.namespace.clone_from(namespace);
+        bed.room.namespace.clone_from(namespace);
         bed.make_api_key().await;
         bed.make_webhook().await;
     }
 
-    bed.namespace.clone_from(&first);
+    bed.room.namespace.clone_from(&first);
     bed.kill_controller();
     bed.start_controller().await;
     for namespace in [&first, &second] {
-        bed.namespace.clone_from(namespace);
+        bed.room.namespace.clone_from(namespace);
         bed.apply(&tickets("tickets", 2, "Auto")).await;
     }
     // The jobs run on, so no delivery shows a webhook to the watch anew.
     for namespace in [&first, &second] {
-        bed.namespace.clone_from(namespace);
+        bed.room.namespace.clone_from(namespace);
         let batch = bed.wait_condition("tickets", "WebhookTracked", "True", "Static").await;
         let message = &batch_condition(&batch, "WebhookTracked").unwrap().message;
         assert!(message.contains(&format!("{namespace}/main")), "{message}");

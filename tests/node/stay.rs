@@ -56,6 +56,8 @@ impl Stay {
             resolve: (&resolve, installed.service),
             webhook_ca: &installed.hooks.ca,
             faults: Some(faults),
+            project: bed::PROJECT,
+            more_api_keys: &[],
         };
         let emulator = Emulator::start(&dir, &options).await;
         let room =

@@ -24,6 +24,9 @@ use super::{audit, poll, tls, tools};
 /// Host name of the receiver, known to the emulator by `--resolve`.
 pub const HOOKS_HOST: &str = "hooks.test";
 
+/// The Google project of the bed's API key.
+pub const PROJECT: &str = "bed";
+
 /// How a bed differs from the usual one.
 #[derive(Clone, Debug)]
 pub struct BedOptions {
@@ -35,6 +38,8 @@ pub struct BedOptions {
     pub faults: Option<Value>,
     /// A key that nobody else uses: it must turn up nowhere but in its Secret.
     pub api_key: String,
+    /// More keys that the emulator takes, each with its project; `api_key` belongs to [`PROJECT`].
+    pub more_api_keys: Vec<(String, String)>,
     /// Start controller and receiver at once.
     pub operator: bool,
     /// Namespaces that controller and receiver watch beside the bed's own.
@@ -50,6 +55,7 @@ impl Default for BedOptions {
             timing_divisor: 60,
             faults: None,
             api_key: "AIza-canary-api-key-of-the-bed".into(),
+            more_api_keys: vec![],
             operator: true,
             also_watch: vec![],
             controller_args: vec![],
@@ -116,6 +122,8 @@ impl Bed {
                 resolve: (&format!("{HOOKS_HOST}:443"), front.address()),
                 webhook_ca: &certificate.ca,
                 faults: options.faults.as_ref(),
+                project: PROJECT,
+                more_api_keys: &options.more_api_keys,
             },
         )
         .await;

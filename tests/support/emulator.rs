@@ -22,6 +22,10 @@ pub struct EmulatorOptions<'a> {
     pub webhook_ca: &'a Path,
     /// A fault plan.
     pub faults: Option<&'a Value>,
+    /// The project of `api_key`.
+    pub project: &'a str,
+    /// More keys, each with its project.
+    pub more_api_keys: &'a [(String, String)],
 }
 
 /// A running emulator.
@@ -39,10 +43,14 @@ impl Emulator {
         let (host, address) = options.resolve;
         command
             .args(["serve", "--listen", options.listen, "--seed", "1"])
-            .args(["--api-key", options.api_key, "--job-time", options.job_time])
+            .args(["--api-key", &format!("{}={}", options.api_key, options.project)])
+            .args(["--job-time", options.job_time])
             .args(["--resolve", &format!("{host}={address}")])
             .arg("--webhook-ca")
             .arg(options.webhook_ca);
+        for (key, project) in options.more_api_keys {
+            command.args(["--api-key", &format!("{key}={project}")]);
+        }
         let mut http = reqwest::Client::builder().no_proxy();
         if let Some(tls) = options.tls {
             command.arg("--tls-cert").arg(&tls.cert).arg("--tls-key").arg(&tls.key);
@@ -73,7 +81,7 @@ impl Emulator {
 
     /// Moves the emulator's clock forward.
     pub async fn advance_clock(&self, seconds: u64) {
-        self.admin("POST", "clock", Some(&json!({ "advance_ms": seconds * 1000 }))).await;
+        self.admin("POST", "clock", Some(&json!({ "advance_seconds": seconds }))).await;
     }
 
     /// Lets the jobs go on that the fault plan holds.

@@ -25,7 +25,7 @@ pub mod wait;
 use std::sync::Once;
 use std::time::Duration;
 
-pub use bed::{Bed, BedOptions, Room};
+pub use bed::{Bed, BedOptions, PROJECT, Room};
 pub use cluster::{CONTROLLER, Cluster, OPERATOR_NAMESPACE, RECEIVER};
 pub use wait::batch_condition;
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::api::keyring::KEYRING_SECRET;
+use crate::api::keyring::{KEYRING_SECRET, fingerprint};
 use crate::receiver::fake::FakePatch;
 use crate::receiver::index::tests::batch;
 use crate::receiver::keys::tests::{NEW, entry, secret};
@@ -190,7 +190,8 @@ async fn statuses() {
         let world = World::new();
         assert_eq!(world.send(request).await, wanted, "{what}");
         world.settle().await;
-        let writes = usize::from(["good", "not packed", "300 s old"].contains(&what));
+        let written = ["good", "not packed", "300 s old", "ping", "empty ping"];
+        let writes = usize::from(written.contains(&what));
         assert_eq!(world.patch.writes().len(), writes, "{what}");
     }
 }
@@ -353,12 +354,23 @@ async fn a_self_test_is_reported_at_once_or_not_answered() {
     assert_eq!(
         report,
         json!({"time": "2026-08-20T20:10:25Z", "id": "ping_1", "type": "ping", "skewSeconds": 0,
-            "keyFingerprint": Key::parse(NEW).unwrap().fingerprint()})
+            "keyFingerprint": fingerprint(&NEW.into())})
     );
-    // Answered: from now on again once a minute.
+    // Answered: a second ping of the same second says nothing new, and events are reported once a minute again.
     assert_eq!(world.deliver("t-a", "ping_2", "").await, 204);
+    assert_eq!(world.deliver("t-a", "msg_1", SUCCEEDED).await, 204);
     world.settle().await;
     assert_eq!(world.reports().len(), 2);
+}
+
+#[tokio::test]
+async fn a_ping_that_comes_before_its_self_test_is_seen_is_reported_at_once() {
+    let world = World::new();
+    world.patch.fail(Some(PatchError::Unavailable));
+    assert_eq!(world.deliver("t-a", "ping_1", "").await, 503, "it is stored before it is answered");
+    world.patch.fail(None);
+    assert_eq!(world.deliver("t-a", "ping_1", "").await, 204);
+    assert_eq!(world.reports().pop().unwrap()["id"], "ping_1");
 }
 
 #[tokio::test]

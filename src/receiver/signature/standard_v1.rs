@@ -4,12 +4,11 @@
 //! refuses bodies that are not UTF-8, and can be made to panic. Here the raw header bytes go into the MAC.
 
 use std::fmt;
-use std::sync::Arc;
 
 use data_encoding::{BASE64, BASE64_NOPAD};
 use hmac::digest::{CtOutput, Output};
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
 use super::{Rejection, Verdict};
 
@@ -35,7 +34,6 @@ const MAX_DIGITS: usize = 12;
 pub struct Key {
     /// The MAC with the key already in it: its bytes are not kept.
     mac: HmacSha256,
-    fingerprint: Arc<str>,
 }
 
 impl fmt::Debug for Key {
@@ -66,16 +64,7 @@ impl Key {
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<Self, Rejection> {
-        let mac = HmacSha256::new_from_slice(bytes).map_err(|_| Rejection::NoUsableKey)?;
-        // A signing secret has at least 192 random bits, so that a plain digest of it cannot be searched.
-        let digest = Sha256::new().chain_update(b"gemini-operator signing fingerprint").chain_update(bytes);
-        let fingerprint = data_encoding::HEXLOWER.encode(digest.finalize().get(..8).unwrap_or_default());
-        Ok(Self { mac, fingerprint: fingerprint.into() })
-    }
-
-    /// Names the secret without telling it.
-    pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
+        HmacSha256::new_from_slice(bytes).map(|mac| Self { mac }).map_err(|_| Rejection::NoUsableKey)
     }
 }
 

@@ -178,7 +178,8 @@ fn any_key_with_any_signature_in_any_order() {
 
 #[test]
 fn secrets_as_they_come() {
-    let print = |text: &str| Key::parse(text).map(|key| key.fingerprint().to_owned());
+    // A key is known by what it signs.
+    let print = |text: &str| Key::parse(text).map(|key| sign(&key, b"a", b"1", b"{}"));
     let wanted = print("whsec_AAECAwQFBgcICQoLDA0ODw==").unwrap();
     for text in ["AAECAwQFBgcICQoLDA0ODw", "whsec_AAECAwQFBgcICQoLDA0ODw", "whsec_AAECAwQFBgcICQoLDA0ODw==\n"]
     {
@@ -190,7 +191,6 @@ fn secrets_as_they_come() {
     for text in ["whsec_AAEC AwQ", "whsec_-_", "whsec_AAECAwQFBgcICQoLDA0ODw===", "whsec_A"] {
         assert_eq!(print(text), Err(Rejection::NoUsableKey), "{text:?}");
     }
-    assert_eq!(wanted.len(), 16);
     assert!(!format!("{:?}", Key::parse(SECRET).unwrap()).contains("8bu"));
 }
 

@@ -1,0 +1,108 @@
+//! Planning twice without a change plans nothing, and `Ready` is said of nothing that was not proven.
+
+use jiff::SignedDuration;
+use proptest::prelude::*;
+
+use super::*;
+
+fn any_webhook() -> impl Strategy<Value = GeminiWebhook> {
+    let newest =
+        (-130i64..5, prop_oneof![Just("ping"), Just("batch.failed")], prop_oneof![Just(SECRET), Just("old")]);
+    let newest = proptest::option::of(newest);
+    (0..9u8, -130i64..0, newest, 1..3i64, any::<bool>(), any::<bool>()).prop_map(
+        |(stage, sent, newest, generation, enabled, other_url)| {
+            let newest = newest.map(|(second, type_, key)| delivery(second, type_, key));
+            let mut webhook = match stage {
+                0 => fresh(),
+                1 => claimed(),
+                2 => intended(),
+                3 => doubtful(),
+                4 => registered(),
+                5 => rejected(registered()),
+                6 => rejected(claimed()),
+                7 => ready(),
+                _ => pinged(sent, newest),
+            };
+            webhook.metadata.generation = Some(generation);
+            webhook.spec.enabled = enabled;
+            // No edit without a new generation.
+            if other_url && generation > 1 {
+                webhook.spec.endpoint.url = "https://other.test".into();
+            }
+            webhook
+        },
+    )
+}
+
+fn any_seen() -> impl Strategy<Value = Observed> {
+    let credentials = prop_oneof![
+        Just(None),
+        Just(Some(Credentials::Ready { fingerprint: KEY.into() })),
+        Just(Some(Credentials::Ready { fingerprint: "other".into() })),
+        Just(Some(Credentials::NotFound("m".into()))),
+        Just(Some(Credentials::Refused("m".into()))),
+    ];
+    let stored = prop_oneof![
+        Just(None),
+        Just(usual().stored),
+        Just(usual().stored.map(|s| Stored { fingerprint: "old".into(), ..s }))
+    ];
+    let found =
+        proptest::option::of(proptest::sample::subsequence(vec!["wh-a".to_owned(), ID.to_owned()], 0..=2));
+    (credentials, stored, found).prop_map(|(credentials, stored, found)| Observed {
+        credentials,
+        stored,
+        found,
+    })
+}
+
+fn any_memory() -> impl Strategy<Value = Memory> {
+    (any::<bool>(), 0..4u32, 0..4u32, any::<bool>(), proptest::option::of(Just("m".to_owned()))).prop_map(
+        |(registering, empty_listings, ping_failures, ping_lost, problem)| Memory {
+            registering,
+            empty_listings,
+            ping_failures,
+            ping_lost,
+            problem,
+            ..Memory::default()
+        },
+    )
+}
+
+proptest! {
+    /// The same sight twice: what was planned stands, and nothing is written or asked for a second time.
+    #[test]
+    fn planning_twice_plans_nothing_new(webhook in any_webhook(), seen in any_seen(), memory in any_memory()) {
+        let (world, now) = (World::new(), at(0));
+        let first = plan(&webhook, &seen, &memory, &world.at(now));
+        let written = GeminiWebhook { status: Some(first.status.clone()), ..webhook };
+        let second = plan(&written, &seen, &memory, &world.at(now));
+        if matches!(first.step, Step::Ping { .. }) && !memory.ping_lost {
+            prop_assert_ne!(second.step, first.step, "one ping, not two");
+        } else if matches!(first.step, Step::Register { .. }) {
+            // This process sets `registering` before it sends; without that, the intent is somebody's.
+            let ours = memory.registering || memory.empty_listings >= world.timing.listings_required;
+            prop_assert_eq!(second.step == first.step, ours, "one intent, one POST");
+        } else if first.step == Step::None && first.next == Next::Now {
+            // A step of the plan itself: the path, or a wait for what was not looked at.
+            prop_assert_eq!(&second.status.path, &first.status.path);
+        } else {
+            prop_assert_eq!((&second.status, &second.step, second.next), (&first.status, &first.step, first.next));
+        }
+    }
+
+    /// `Ready` is never said of a URL, a secret or a generation that no delivery has proven.
+    #[test]
+    fn ready_is_proven(webhook in any_webhook(), seen in any_seen(), memory in any_memory(), later in 0i64..300) {
+        // What was not looked at changes nothing that was said before.
+        prop_assume!(matches!(seen.credentials, Some(Credentials::Ready { .. })));
+        let world = World::new();
+        let now = at(0).checked_add(SignedDuration::from_secs(later)).unwrap();
+        let planned = plan(&webhook, &seen, &memory, &world.at(now));
+        if is_true(&planned.status.conditions, webhook_type::READY) {
+            prop_assert!(planned.status.last_ping.as_ref().is_some_and(|ping| ping.received_time.is_some()));
+            prop_assert_eq!(planned.status.url.as_deref(), Some(&*full_url(&webhook, PATH)));
+            prop_assert!(planned.status.id.is_some());
+        }
+    }
+}

@@ -22,13 +22,17 @@ pub enum Error {
     AlreadySet(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// The client library logs every request that did not get through, without saying which; whoever made the request
+/// reports it too, and better.
+const DEFAULT_FILTER: &str = "info,kube_client::client::builder=off";
+
 /// Sends events to stderr, filtered by `RUST_LOG` (default: `info`).
 pub fn init(format: LogFormat) -> Result<(), Error> {
     use tracing_subscriber::util::SubscriberInitExt;
 
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(text).map_err(|e| Error::Filter(e.into()))?,
-        _ => EnvFilter::new("info"),
+        _ => EnvFilter::new(DEFAULT_FILTER),
     };
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let done: Result<(), TryInitError> = match format {

@@ -1,102 +1,161 @@
-//! `make demo`: the main job on real parts. A control plane, the emulator, and the operator's own processes with tokens
-//! of the chart's ServiceAccounts; two batches, until both have succeeded.
+//! `make demo`: the main job on real parts. A Kubernetes API, the emulator, and the operator's own processes with
+//! tokens of the chart's ServiceAccounts; two batches, until both have succeeded.
+//!
+//! `KEEP=1` leaves it up until it is told to stop. `CLUSTER=current` takes the cluster of kubectl's current context
+//! instead of a control plane of its own; `CLEAN=1` with it removes what a killed demo left there.
 
-// A demo that cannot go on ends by a panic that says why, as a test does.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+// The test bed, which this is made of, says by a panic why it cannot go on.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../tests/e2e/objects.rs"]
+mod current;
+#[path = "../../tests/e2e/objects.rs"]
 #[allow(dead_code)]
 mod objects;
-#[path = "../tests/support/mod.rs"]
+mod show;
+#[path = "../../tests/support/mod.rs"]
 mod support;
 
-use std::time::{Duration, Instant};
+use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
+use std::time::Instant;
 
-use gemini_operator::api::GeminiBatch;
-use kube::api::ListParams;
-use serde_json::Value;
+use futures::FutureExt;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use objects::tickets;
-use support::{Bed, BedOptions, POLL};
-
-/// The demo gives up after this time; it takes a fraction of it.
-const PATIENCE: Duration = Duration::from_mins(2);
+use current::Current;
+use support::cluster::fresh_dir;
+use support::{Bed, BedOptions, Cluster};
 
 #[tokio::main]
-async fn main() {
-    say("starting a Kubernetes control plane, the Gemini emulator, the receiver and the controller");
-    let options = BedOptions { job_time: "5s".into(), ..BedOptions::default() };
-    let bed = Bed::with("demo", options).await;
-
-    say("kubectl apply: the Secret with the API key, and GeminiWebhook main");
-    bed.make_api_key().await;
-    bed.make_webhook().await;
-    show(&bed, "geminiwebhooks").await;
-
-    say("kubectl apply: GeminiBatch tickets (500 rows) and GeminiBatch few (3 rows)");
-    bed.apply(&tickets("tickets", 500, "Auto")).await;
-    bed.apply(&tickets("few", 3, "Auto")).await;
-    watch(&bed).await;
-
-    say("the first answers in ConfigMap tickets-results");
-    for line in bed.results("tickets").await.answers.lines().take(3) {
-        let line: Value = serde_json::from_str(line).expect("a result is JSON");
-        let text = &line["response"]["candidates"][0]["content"]["parts"][0]["text"];
-        println!("    {}: {}", line["key"].as_str().unwrap_or_default(), text.as_str().unwrap_or_default());
+async fn main() -> ExitCode {
+    // The words alone: where in the code they were said is of no use to who watches a demo.
+    std::panic::set_hook(Box::new(|info| {
+        eprintln!("demo: {}", info.payload_as_str().unwrap_or("it broke off"))
+    }));
+    match demo().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("demo: {problem}");
+            ExitCode::FAILURE
+        }
     }
-    account(&bed).await;
-    if std::env::var_os("KEEP").is_some_and(|keep| keep == "1") {
-        keep(&bed).await;
-    }
-    say("done; nothing is left running");
 }
 
-fn say(words: &str) {
+pub fn say(words: &str) {
     println!("==> {words}");
 }
 
-async fn show(bed: &Bed, kind: &str) {
-    let table = bed.kubectl().run(&["get", kind]).await.expect();
-    for line in table.lines() {
-        println!("    {line}");
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value == "1")
+}
+
+/// What has to be ended or removed, whatever happens.
+#[derive(Default)]
+struct Held {
+    current: Option<Current>,
+    cluster: Option<&'static Cluster>,
+    bed: Option<Bed>,
+}
+
+async fn demo() -> Result<(), String> {
+    let mut stop = Stop::install()?;
+    let mut held = Held::default();
+    let started = Instant::now();
+    let ended = tokio::select! {
+        ended = AssertUnwindSafe(work(&mut held)).catch_unwind() => {
+            ended.unwrap_or_else(|_| Err("that was the end of it".into()))
+        }
+        () = stop.asked() => {
+            held.end().await?;
+            return Err("stopped before its end; nothing is left running".into());
+        }
+    };
+    if let (Err(_), Some(bed)) = (&ended, &held.bed) {
+        eprintln!("{}", bed.log_tails());
+    }
+    if ended.is_ok() && is_set("KEEP") && held.bed.is_some() {
+        show::how_to_use(held.bed.as_ref(), held.current.as_ref());
+        stop.asked().await;
+    }
+    let left = held.end().await;
+    ended.and(left)?;
+    say(&format!("done after {} s; nothing is left running", started.elapsed().as_secs()));
+    Ok(())
+}
+
+async fn work(held: &mut Held) -> Result<(), String> {
+    let cluster = match std::env::var("CLUSTER").unwrap_or_default().as_str() {
+        "" => {
+            say(
+                "starting a Kubernetes control plane on loopback: etcd, kube-apiserver, kube-controller-manager;",
+            );
+            say(
+                "installing crds/ and deploy/install.yaml in it (nothing runs its Deployments: it has no nodes)",
+            );
+            Cluster::start().await?
+        }
+        "current" => {
+            let current = held.current.insert(Current::find().await?);
+            if is_set("CLEAN") {
+                return Ok(());
+            }
+            current.install().await?;
+            current.cluster()
+        }
+        other => {
+            return Err(format!(
+                "CLUSTER={other}: only CLUSTER=current is known (kubectl's current context); without it the demo starts \
+                 a control plane of its own"
+            ));
+        }
+    };
+    // For the rest of this program's life.
+    let cluster: &'static Cluster = held.cluster.insert(Box::leak(Box::new(cluster)));
+
+    say("starting the Gemini emulator, and controller and receiver as the chart's ServiceAccounts");
+    let options = BedOptions { job_time: "5s".into(), ..BedOptions::default() };
+    let bed = held.bed.insert(Bed::on(cluster, "demo", options).await);
+    show::main_job(bed).await
+}
+
+impl Held {
+    /// In this order: what the controller has to let go of is deleted while it runs.
+    async fn end(self) -> Result<(), String> {
+        if let (Some(current), Some(bed)) = (&self.current, &self.bed) {
+            current.delete_objects(&bed.namespace).await;
+        }
+        drop(self.bed);
+        let mut ended = Ok(());
+        if let Some(current) = self.current {
+            ended = current.remove().await;
+        }
+        match self.cluster {
+            Some(cluster) => ended.and(cluster.end().await),
+            // It may not have come so far as to make it.
+            None => {
+                ended.and(fresh_dir().and_then(|dir| std::fs::remove_dir_all(dir).map_err(|e| e.to_string())))
+            }
+        }
     }
 }
 
-/// Shows `kubectl get geminibatches` whenever a phase changes, until both batches have ended.
-async fn watch(bed: &Bed) {
-    let (mut shown, started) = (vec![], Instant::now());
-    loop {
-        let batches = bed.batches().list(&ListParams::default()).await.expect("batches can be listed").items;
-        let phases: Vec<_> = batches.iter().map(|b| b.status.as_ref().and_then(|s| s.phase)).collect();
-        if phases != shown {
-            show(bed, "geminibatches").await;
-            shown = phases;
-        }
-        if batches.iter().all(GeminiBatch::is_finished) {
-            return;
-        }
-        assert!(started.elapsed() < PATIENCE, "the batches have not ended in time:\n{}", bed.logs());
-        tokio::time::sleep(POLL).await;
+/// Ctrl-C, or `kill`.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn install() -> Result<Self, String> {
+        let watch = |kind| signal(kind).map_err(|error| format!("signals cannot be watched: {error}"));
+        Ok(Self { interrupt: watch(SignalKind::interrupt())?, terminate: watch(SignalKind::terminate())? })
     }
-}
 
-/// What the emulator has seen, from its own ledger.
-async fn account(bed: &Bed) {
-    let ledger = bed.ledger().await;
-    let jobs = ledger.0["jobs"].as_array().map_or(0, Vec::len);
-    let gets = ledger.calls("batches.get");
-    say("the emulator's account");
-    println!("    jobs created   {jobs}");
-    println!("    rows paid      {}", ledger.rows_paid());
-    // One GET follows each recorded name, one each event; whatever is above that would be a timer's.
-    println!("    GETs by timer  {}", gets.saturating_sub(2 * jobs));
-    println!("    events         {}", ledger.deliveries("batch.succeeded").len());
-}
-
-async fn keep(bed: &Bed) {
-    say("left running, because KEEP=1; Ctrl-C stops everything");
-    println!("    export KUBECONFIG={}", bed.cluster.kubeconfig.display());
-    println!("    kubectl --namespace {} get geminibatches", bed.namespace);
-    println!("    the emulator's ledger: {}/_emulator/ledger", bed.emulator.url);
-    tokio::signal::ctrl_c().await.expect("signals can be watched");
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+        say("asked to stop");
+    }
 }

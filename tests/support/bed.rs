@@ -79,8 +79,12 @@ impl Bed {
     }
 
     pub async fn with(name: &str, options: BedOptions) -> Self {
+        Self::on(cluster().await, name, options).await
+    }
+
+    /// A bed on a certain cluster.
+    pub async fn on(cluster: &'static Cluster, name: &str, options: BedOptions) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let cluster = cluster().await;
         let client = cluster.admin().await;
         let namespace = cluster.make_namespace(&client, name).await;
         let dir = cluster.dir.join(format!("{}-{name}", NUMBER.fetch_add(1, Ordering::Relaxed)));

@@ -44,7 +44,6 @@ fn refused(arguments: &[&str], kubeconfig: &Path) -> (i32, String) {
         .output()
         .unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(output.stdout.is_empty() || said.contains("Secret"), "nothing was announced: {arguments:?}");
     assert_eq!(said.lines().count(), 1, "one line for {arguments:?}: {said}");
     assert!(said.starts_with("gemini-operator: "), "{said}");
     (output.status.code().unwrap(), said)

@@ -26,11 +26,7 @@ pub async fn main_job(bed: &Bed) -> Result<(), String> {
     print(&table(bed, "geminiwebhooks").await);
 
     say(&format!("kubectl apply: GeminiBatch tickets ({TICKETS} rows) and GeminiBatch few ({FEW} rows)"));
-    println!(
-        "    A job takes {} at the emulator, and all time windows of the operator are divided by {}:",
-        bed.options.job_time, bed.options.timing_divisor
-    );
-    println!("    who polls once a minute would ask five times.");
+    println!("    a job takes {} at the emulator; in between the operator is silent", bed.options.job_time);
     bed.apply(&tickets("tickets", TICKETS, "Auto")).await;
     bed.apply(&tickets("few", FEW, "Auto")).await;
     until_both_have_succeeded(bed).await?;

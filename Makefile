@@ -1,5 +1,5 @@
-# Everything that a person can do here. `make demo` and `make test` need Rust, Go or Python's package index, and
-# Python; what else they need they build or fetch once, into a cache outside the checkout.
+# Everything that a person can do here. `make demo` and `make test` need Linux, Rust, a C compiler, Python, and Go or
+# Python's package index; what else they need they build or fetch once, into a cache outside the checkout.
 
 CACHE ?= $(or $(GEMINI_OPERATOR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gemini-operator)
 CARGO_DENY := $(CACHE)/cargo-deny-0.20.2/bin/cargo-deny
@@ -11,19 +11,27 @@ help: ## This list.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 .PHONY: demo
-demo: ## The main job, end to end, on this machine. KEEP=1 leaves it up.
+demo: ## The main job on this machine. KEEP=1: leave it up. CLUSTER=current: on kubectl's cluster.
+	@testenv/check.sh
 	@echo "==> building what is missing (Go and Rust side by side; minutes the first time)"
-	@testenv/controlplane.sh > /dev/null & control=$$!; \
-	  cargo build --locked --workspace --bins --example demo; built=$$?; \
-	  wait $$control && [ $$built -eq 0 ]
-	@testenv/kubectl.sh > /dev/null
-	@KEEP=$(KEEP) cargo run --quiet --locked --example demo
+	@$(MAKE) --no-print-directory --jobs=2 demo-rust $(if $(CLUSTER),,testenv-controlplane)
+	@[ -n "$(KUBECTL)" ] || testenv/kubectl.sh > /dev/null
+	@KEEP='$(KEEP)' CLUSTER='$(CLUSTER)' CLEAN='$(CLEAN)' cargo run --quiet --locked --example demo
+
+# By make and not by a shell's `&`: Ctrl-C ends both.
+.PHONY: demo-rust testenv-controlplane
+demo-rust:
+	@cargo build --locked --workspace --bins --example demo
+testenv-controlplane:
+	@testenv/controlplane.sh > /dev/null
 
 .PHONY: test
-test: e2e-node ## All tests, on a real control plane and, where that is possible, on a real node.
+test: ## All tests, on a real control plane and, where that is possible, on a real node.
+	@testenv/check.sh
+	@$(MAKE) --no-print-directory e2e-node
 	@testenv/controlplane.sh > /dev/null
 	@testenv/kubectl.sh > /dev/null
-	cargo test --locked --workspace
+	cargo test --locked --workspace --no-fail-fast
 
 # Before the other tests, so that the last lines of `make test` are those of the test runner. 77: no node can run here;
 # one line has said why.
@@ -44,9 +52,10 @@ fmt: ## Format the code.
 	cargo fmt --all
 
 .PHONY: lint
-lint: $(CARGO_DENY) ## Format check, clippy, dependency rules.
+lint: ## Format check, clippy, dependency rules.
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	@$(MAKE) --no-print-directory $(CARGO_DENY)
 	$(CARGO_DENY) --all-features check bans licenses sources
 
 .PHONY: generate
@@ -58,6 +67,6 @@ ci: lint test ## What a change must pass. Generated files are compared by `make 
 
 # Kept outside the checkout: its build takes minutes, and its version is pinned.
 $(CARGO_DENY):
-	@echo "building cargo-deny 0.20.2 (once)" >&2
-	CARGO_TARGET_DIR=$(CACHE)/cargo-deny-build cargo install --quiet --locked cargo-deny --version 0.20.2 --root $(CACHE)/cargo-deny-0.20.2
-	rm -rf $(CACHE)/cargo-deny-build
+	@echo "==> building cargo-deny 0.20.2 (3 to 5 minutes, once)"
+	@CARGO_TARGET_DIR=$(CACHE)/cargo-deny-build cargo install --locked cargo-deny --version 0.20.2 --root $(CACHE)/cargo-deny-0.20.2
+	@rm -rf $(CACHE)/cargo-deny-build

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use kube::CustomResourceExt;
 
 use crate::api::{GeminiBatch, GeminiWebhook};
 use crate::runtime::telemetry;
-use crate::{controller, receiver, yaml};
+use crate::{controller, gemini, receiver, yaml};
 
 /// Runs Gemini Batch API jobs from Kubernetes without polling and without paying twice.
 #[derive(Debug, Parser)]
@@ -68,16 +69,16 @@ pub struct ControllerArgs {
     #[command(flatten)]
     common: CommonArgs,
     /// Base URL of the Gemini API.
-    #[arg(long, value_name = "URL", default_value = "https://generativelanguage.googleapis.com")]
+    #[arg(long, value_name = "URL", default_value = "https://generativelanguage.googleapis.com", value_parser = base_url)]
     gemini_base_url: String,
     /// Version segment of the Gemini API.
-    #[arg(long, value_name = "VERSION", default_value = "v1beta")]
+    #[arg(long, value_name = "VERSION", default_value = "v1beta", value_parser = api_version)]
     gemini_api_version: String,
     /// PEM file with further certificate authorities for the Gemini API.
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
     /// Divides every window of the protocol. For tests against the emulator; refused for Google's own API.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     timing_divisor: u32,
 }
 
@@ -137,6 +138,27 @@ impl ReceiverArgs {
             tls: self.tls_cert.zip(self.tls_key),
         }
     }
+}
+
+fn base_url(text: &str) -> Result<String, String> {
+    gemini::check_base_url(text).map(|()| text.to_owned())
+}
+
+fn api_version(text: &str) -> Result<String, String> {
+    gemini::check_version(text).map(|()| text.to_owned())
+}
+
+/// What clap says in a paragraph, in one line and without the usage: a log shows single lines.
+pub fn one_line(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let cli = Cli::command();
+        let names: Vec<_> = cli.get_subcommands().map(clap::Command::get_name).collect();
+        return format!("what to do? {}", names.join(", "));
+    }
+    let text = error.to_string();
+    let said = text.split("\nUsage:").next().unwrap_or_default();
+    let lines = said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("For more"));
+    lines.collect::<Vec<_>>().join("; ").trim_start_matches("error: ").to_owned()
 }
 
 /// One CRD or both, as YAML.

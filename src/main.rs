@@ -5,25 +5,38 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use gemini_operator::cli::{Cli, Command, crds};
+use gemini_operator::cli::{Cli, Command, crds, one_line};
 use gemini_operator::runtime::kube_client::{Retries, connect};
 use gemini_operator::runtime::shutdown::Shutdown;
 use gemini_operator::runtime::{crypto, telemetry};
 use gemini_operator::{controller, receiver};
 use tokio_util::sync::CancellationToken;
 
+/// Exit status of a wrong command line, as clap's.
+const USAGE: u8 = 2;
+const FAILED: u8 = 1;
 const USER_AGENT: &str = concat!("gemini-operator/", env!("CARGO_PKG_VERSION"));
 
 fn main() -> ExitCode {
     crypto::install();
-    match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            // Nowhere to say it if stderr is gone.
-            let _ = writeln!(std::io::stderr(), "gemini-operator: {message}");
-            ExitCode::FAILURE
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // A wrong flag; asking for help or for the version is no mistake and clap answers it.
+        Err(error) if error.use_stderr() => {
+            return fail(&format!("{}; --help shows what there is", one_line(&error)), USAGE);
         }
+        Err(answer) => answer.exit(),
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => fail(&message, FAILED),
     }
+}
+
+fn fail(message: &str, status: u8) -> ExitCode {
+    // Nowhere to say it if stderr is gone.
+    let _ = writeln!(std::io::stderr(), "gemini-operator: {message}");
+    ExitCode::from(status)
 }
 
 fn run(cli: Cli) -> Result<(), String> {
@@ -32,9 +45,11 @@ fn run(cli: Cli) -> Result<(), String> {
             std::io::stdout().write_all(crds(kind)?.as_bytes()).map_err(|e| e.to_string())
         }
         Command::Controller(args) => process(args.common().log_format(), |stop| async {
+            let settings = args.settings();
+            let gemini = controller::gemini(&settings).map_err(chain)?;
             let client = connect(USER_AGENT, Retries::Default).await.map_err(chain)?;
             let writer = connect(USER_AGENT, Retries::Never).await.map_err(chain)?;
-            controller::run(args.settings(), client, writer, stop).await.map_err(chain)
+            controller::run(settings, gemini, client, writer, stop).await.map_err(chain)
         }),
         Command::Receiver(args) => process(args.common().log_format(), |stop| async {
             let client = connect(USER_AGENT, Retries::Default).await.map_err(chain)?;
@@ -60,12 +75,15 @@ where
     })
 }
 
-/// An error with its causes, in one line.
+/// An error with its causes, in one line. Some errors repeat their cause in their own words.
 fn chain(error: impl std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text = format!("{text}: {cause}");
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
         source = cause.source();
     }
     text

@@ -43,10 +43,13 @@ cached() {
 }
 
 # forget_old NAME: a cache that only grows fills the disk. The newest three stay: branches share it.
+# So does what somebody holds the lock of.
 forget_old() {
   local old
   find "$cache" -maxdepth 1 -type d -name "$1-????????????????" -printf '%T@ %p\n' | sort -rn | tail -n +4 | cut -d' ' -f2- |
-    while read -r old; do rm -rf "$old" "$old.lock"; done
+    while read -r old; do
+      (flock --nonblock 8 || exit 0; rm -rf "$old" "$old.lock") 8>"$old.lock"
+    done
 }
 
 # with_progress LOG WHAT COUNT-PATTERN COMMAND...: run it with its output in LOG and say every 20 s

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use gemini_emulator::clock::parse_duration;
 use gemini_emulator::deliveries::Sender;
@@ -99,7 +100,15 @@ fn main() -> ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
-    let Command::Serve(options) = Cli::parse().command;
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            return fail(&format!("{}; --help shows what there is", one_line(&error)));
+        }
+        // Help and version are no mistakes.
+        Err(answer) => answer.exit(),
+    };
+    let Command::Serve(options) = cli.command;
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("runtime: {error}")),
@@ -118,12 +127,24 @@ fn fail(message: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
+/// What clap says in a paragraph, in one line and without the usage.
+fn one_line(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "what to do? serve".into();
+    }
+    let text = error.to_string();
+    let said = text.split("\nUsage:").next().unwrap_or_default();
+    let lines = said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("For more"));
+    lines.collect::<Vec<_>>().join("; ").trim_start_matches("error: ").to_owned()
+}
+
 async fn serve(options: Serve) -> Result<(), String> {
     let plan = match &options.faults {
         None => Plan::default(),
-        Some(path) => Plan::parse(&read(path)?)?,
+        Some(path) => Plan::parse(&read("--faults", path)?)
+            .map_err(|error| format!("--faults {}: {error}", path.display()))?,
     };
-    let ca = options.webhook_ca.as_deref().map(read).transpose()?;
+    let ca = options.webhook_ca.as_deref().map(|path| read("--webhook-ca", path)).transpose()?;
     let sender = Sender::new(ca.as_deref(), options.resolves)?;
     let tls = match (&options.tls_cert, &options.tls_key) {
         (Some(cert), Some(key)) => Some(acceptor(cert, key)?),
@@ -143,9 +164,9 @@ async fn serve(options: Serve) -> Result<(), String> {
     };
     let scheme = if settings.tls { "https" } else { "http" };
     let (listener, address) =
-        server::bind(options.listen).await.map_err(|error| format!("{}: {error}", options.listen))?;
+        server::bind(options.listen).await.map_err(|error| cannot_listen(options.listen, &error))?;
     let jwt_key = match (options.dynamic_signature, &options.jwt_key) {
-        (Dynamic::Jwt, Some(path)) => Some(private_key(path)?),
+        (Dynamic::Jwt, Some(path)) => Some(private_key("--jwt-key", path)?),
         _ => None,
     };
     let keys = Keys::generate(jwt_key.as_ref().map(PrivateKeyDer::secret_der))?;
@@ -185,23 +206,30 @@ fn keys(texts: &[String]) -> Result<HashMap<String, String>, String> {
     Ok(keys)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {
+    format!("--listen {address}: cannot listen there, choose another address (port 0: a free one): {error}")
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| format!("{}: {error}", path.display()))
+fn read(flag: &str, path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("{flag} {}: {error}", path.display()))
+}
+
+fn private_key(flag: &str, path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| format!("{flag} {}: {error}", path.display()))
 }
 
 fn acceptor(cert: &Path, key: &Path) -> Result<TlsAcceptor, String> {
     let chain = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| format!("{}: {error}", cert.display()))?;
-    let private = private_key(key)?;
+        .map_err(|error| format!("--tls-cert {}: {error}", cert.display()))?;
+    if chain.is_empty() {
+        return Err(format!("--tls-cert {}: the file holds no certificate in PEM form", cert.display()));
+    }
+    let private = private_key("--tls-key", key)?;
     let mut config = rustls::ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(chain, private)
-        .map_err(|error| format!("{}: {error}", cert.display()))?;
+        .map_err(|error| format!("--tls-cert {} and --tls-key: {error}", cert.display()))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

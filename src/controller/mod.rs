@@ -23,5 +23,5 @@ pub use metrics::{Metrics, OutcomeLabels};
 pub use next::{Next, after, until};
 pub use notes::{Note, notes};
 pub use report::publish;
-pub use run::{RunError, Settings, run};
+pub use run::{RunError, Settings, gemini, run};
 pub use status::replace;

@@ -21,14 +21,14 @@ use tokio_util::task::TaskTracker;
 use super::context::{Context, Memories};
 use super::credentials::KeyCache;
 use super::error::Error;
-use super::identity;
+use super::identity::{self, IDENTITY_SECRET};
 use super::listings::Listings;
 use super::metrics::{Metrics, ReconcileLabels};
 use crate::api::{GeminiBatch, GeminiWebhook};
 use crate::gemini::Gemini;
 use crate::runtime::listen::{self, Announcement, announce};
 use crate::runtime::readiness::Readiness;
-use crate::runtime::{admin, readiness};
+use crate::runtime::{admin, kube_client, readiness};
 use crate::submit::Timing;
 use crate::{batch, gemini, webhook};
 
@@ -37,8 +37,6 @@ const CONCURRENCY: u16 = 32;
 /// A watch that is quiet for this long is made anew: some load balancers forget idle connections sooner than kube's
 /// own bound of 295 s.
 const WATCH_SECONDS: u32 = 200;
-/// Google's own host: windows must not be divided there.
-const GOOGLE: &str = "googleapis.com";
 /// What the terminationGracePeriodSeconds of the chart leaves for a POST and its record.
 const DRAIN: Duration = Duration::from_secs(85);
 
@@ -60,35 +58,29 @@ pub struct Settings {
 pub enum RunError {
     #[error(
         "--timing-divisor {0} would shorten the windows that keep jobs from being paid twice; it is for the emulator \
-         only, not for {GOOGLE}"
+         only: leave it out, or give the emulator's --gemini-base-url"
     )]
     DividedForGoogle(u32),
-    #[error("--ca-file {0}: {1}")]
+    #[error("--ca-file {} cannot be read", .0.display())]
     CaFile(PathBuf, #[source] std::io::Error),
-    #[error("--gemini-base-url or --ca-file cannot be used")]
+    #[error("--ca-file or --gemini-base-url cannot be used")]
     Gemini(#[from] gemini::Error),
     #[error(transparent)]
     Bind(#[from] listen::BindError),
     #[error("cannot print the address")]
     Announce(#[source] std::io::Error),
-    #[error("the operator's own Secret")]
-    Identity(#[source] Error),
+    #[error(transparent)]
+    Cluster(#[from] kube_client::Error),
+    #[error("Secret {IDENTITY_SECRET} in namespace {0} (--operator-namespace) cannot be read or made")]
+    Identity(String, #[source] Error),
     #[error("the {0} ended")]
     Ended(&'static str),
     #[error("the admin port failed")]
     Admin(#[source] std::io::Error),
 }
 
-/// Runs until `stop`, then finishes what was begun. Any part that ends by itself ends the process.
-pub async fn run(
-    settings: Settings,
-    client: Client,
-    writer: Client,
-    stop: CancellationToken,
-) -> Result<(), RunError> {
-    if settings.timing_divisor > 1 && settings.gemini_base_url.contains(GOOGLE) {
-        return Err(RunError::DividedForGoogle(settings.timing_divisor));
-    }
+/// The client of the Gemini API that the settings ask for. What is wrong with them is known before any cluster is.
+pub fn gemini(settings: &Settings) -> Result<Gemini, RunError> {
     let extra_ca_pem = match &settings.ca_file {
         Some(path) => Some(std::fs::read(path).map_err(|e| RunError::CaFile(path.clone(), e))?),
         None => None,
@@ -98,6 +90,20 @@ pub async fn run(
         api_version: settings.gemini_api_version.clone(),
         extra_ca_pem,
     })?;
+    if settings.timing_divisor > 1 && gemini.is_googles() {
+        return Err(RunError::DividedForGoogle(settings.timing_divisor));
+    }
+    Ok(gemini)
+}
+
+/// Runs until `stop`, then finishes what was begun. Any part that ends by itself ends the process.
+pub async fn run(
+    settings: Settings,
+    gemini: Gemini,
+    client: Client,
+    writer: Client,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
     let readiness = Readiness::new();
     let secret_gate = readiness.gate("Secret gemini-operator-identity");
     let places = Places::new(&settings);
@@ -106,13 +112,16 @@ pub async fn run(
     let metrics = Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
-    let listener = listen::bind(settings.admin_listen).await?;
+    let listener = listen::bind("--admin-listen", settings.admin_listen).await?;
     let address = listener.local_addr().map_err(RunError::Announce)?;
     announce(&Announcement { listen: None, admin: address }).map_err(RunError::Announce)?;
     let admin = tokio::spawn(admin::serve(listener, Arc::new(registry), readiness, CancellationToken::new()));
 
     let timing = Timing::divided(settings.timing_divisor);
-    let secret = identity::load(&client, &settings.operator_namespace).await.map_err(RunError::Identity)?;
+    kube_client::reach(&client).await?;
+    let secret = identity::load(&client, &settings.operator_namespace)
+        .await
+        .map_err(|error| RunError::Identity(settings.operator_namespace.clone(), error))?;
     secret_gate.done();
     let holder = std::env::var("HOSTNAME").unwrap_or_else(|_| "local".into());
     let reporter = Reporter { controller: "gemini-operator".into(), instance: Some(holder.clone()) };

@@ -15,6 +15,8 @@ pub type ApiKey = secrecy::SecretString;
 
 const API_KEY_HEADER: HeaderName = HeaderName::from_static("x-goog-api-key");
 const API_CLIENT_HEADER: HeaderName = HeaderName::from_static("x-goog-api-client");
+/// The domain of Google's own API.
+const GOOGLE: &str = "googleapis.com";
 const CLIENT_NAME: &str = concat!("gemini-operator/", env!("CARGO_PKG_VERSION"));
 /// Largest answer that is read into memory. A listing repeats the inline answers of other people's jobs in the same
 /// project, 20 MB each at worst.
@@ -100,9 +102,7 @@ impl Gemini {
         }
         let base = parse_base(&settings.base_url).map_err(wrong)?;
         let version = settings.api_version.clone();
-        if version.is_empty() || !version.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
-            return Err(wrong(format!("not an API version: {version:?}")));
-        }
+        check_version(&version).map_err(wrong)?;
         let mut extra = Vec::new();
         if let Some(pem) = &settings.extra_ca_pem {
             extra = Certificate::from_pem_bundle(pem).map_err(|e| wrong(format!("extra CA: {e}")))?;
@@ -129,6 +129,12 @@ impl Gemini {
             builder.build().map_err(|e| wrong(format!("HTTP client: {}", e.without_url())))
         };
         Ok(Self { general: build(general)?, submit: build(submit)?, base, version, timeouts })
+    }
+
+    /// Whether the base URL is Google's own API and not a stand-in. The host is in lower case already.
+    pub fn is_googles(&self) -> bool {
+        let host = self.base.host_str().unwrap_or_default().trim_end_matches('.');
+        host == GOOGLE || host.strip_suffix(GOOGLE).is_some_and(|rest| rest.ends_with('.'))
     }
 
     /// `<base>/<version>/<path>`; the path's parts were checked before.
@@ -237,16 +243,31 @@ fn default_headers() -> HeaderMap {
     HeaderMap::from_iter([(USER_AGENT, name.clone()), (API_CLIENT_HEADER, name)])
 }
 
+/// What is wrong with a base URL.
+pub fn check_base_url(text: &str) -> Result<(), String> {
+    parse_base(text).map(drop)
+}
+
+/// What is wrong with the version segment.
+pub fn check_version(text: &str) -> Result<(), String> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
+        return Err("an API version is `v1` or `v1beta`".into());
+    }
+    Ok(())
+}
+
 fn parse_base(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|e| format!("base URL {text:?}: {e}"))?;
+    let url = Url::parse(text).map_err(|e| format!("{e}; a base URL looks like https://HOST[:PORT]"))?;
     let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
     if !is_bare || !url.username().is_empty() || url.password().is_some() {
-        return Err("the base URL may have a scheme, a host and a port, nothing else".into());
+        return Err("a base URL has a scheme, a host and perhaps a port, nothing else".into());
     }
     match url.scheme() {
         "https" => Ok(url),
         "http" if is_loopback(&url) => Ok(url),
-        _ => Err(format!("base URL {text:?}: only https is allowed (http on loopback addresses)")),
+        _ => {
+            Err("a base URL is https, because every call carries the API key (http only on loopback)".into())
+        }
     }
 }
 

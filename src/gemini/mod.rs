@@ -17,6 +17,6 @@ mod wire;
 pub use batches::{Batch, BatchListing, BatchStats, Model, State, parse_operation};
 pub use error::{Class, Error, ParsedError, parse_error};
 pub use files::{Download, File, FilePage, FileState};
-pub use http::{ApiKey, Gemini, Settings, Timeouts};
+pub use http::{ApiKey, Gemini, Settings, Timeouts, check_base_url, check_version};
 pub use submit::PostEnd;
 pub use webhooks::{CreatedWebhook, Revocation, SigningSecret, Webhook, WebhookChange, WebhookState};

@@ -76,7 +76,7 @@ pub struct Settings {
 pub enum Error {
     #[error(transparent)]
     Bind(#[from] listen::BindError),
-    #[error("the TLS certificate cannot be used")]
+    #[error("--tls-cert and --tls-key cannot be used")]
     Tls(#[from] tls::Error),
     #[error("cannot say where the receiver listens")]
     Announce(#[source] std::io::Error),
@@ -99,8 +99,8 @@ pub async fn run(settings: Settings, client: Client, shutdown: CancellationToken
         Some((certificate, key)) => Some(Arc::new(tls::Tls::load(certificate, key).await?)),
         None => None,
     };
-    let listener = listen::bind(settings.listen).await?;
-    let admin_listener = listen::bind(settings.admin_listen).await?;
+    let listener = listen::bind("--listen", settings.listen).await?;
+    let admin_listener = listen::bind("--admin-listen", settings.admin_listen).await?;
     let announcement = Announcement {
         listen: Some(listener.local_addr().map_err(Error::Announce)?),
         admin: admin_listener.local_addr().map_err(Error::Announce)?,

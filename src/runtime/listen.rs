@@ -8,16 +8,17 @@ use tokio::net::TcpListener;
 
 /// A socket could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}")]
+#[error("{flag} {address}: cannot listen there, choose another address")]
 pub struct BindError {
+    flag: &'static str,
     address: SocketAddr,
     #[source]
     source: io::Error,
 }
 
-/// Opens a listening socket.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError { address, source })
+/// Opens a listening socket; `flag` is where the address came from.
+pub async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|source| BindError { flag, address, source })
 }
 
 /// What a process prints when it listens.

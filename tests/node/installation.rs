@@ -48,7 +48,7 @@ async fn install() -> Result<Installation, String> {
     };
     let gemini = certificate("gemini", EMULATOR_HOST)?;
     let hooks = certificate("hooks", bed::HOOKS_HOST)?;
-    let cluster = Cluster::bare(bed.join("kubeconfig"), dir);
+    let cluster = Cluster::attach(bed.join("kubeconfig"), dir);
 
     let kubectl = cluster.kubectl(OPERATOR_NAMESPACE);
     let namespace = format!(

@@ -76,7 +76,7 @@ pub struct Room {
 
 /// Everything that one test needs, the operator as processes of its own included; ends with it.
 pub struct Bed {
-    room: Room,
+    pub room: Room,
     pub options: BedOptions,
     pub front: Front,
     /// `None` while it is down.
@@ -104,8 +104,12 @@ impl Bed {
     }
 
     pub async fn with(name: &str, options: BedOptions) -> Self {
+        Self::on(cluster().await, name, options).await
+    }
+
+    /// A bed on a certain cluster.
+    pub async fn on(cluster: &'static Cluster, name: &str, options: BedOptions) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let cluster = cluster().await;
         let client = cluster.admin().await;
         let namespace = cluster.make_namespace(&client, name).await;
         let dir = cluster.dir.join(format!("{}-{name}", NUMBER.fetch_add(1, Ordering::Relaxed)));

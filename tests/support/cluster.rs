@@ -1,8 +1,9 @@
 //! The cluster under test: one control plane for the whole run, with the rendered chart installed.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
+use std::{fs, io};
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
@@ -20,6 +21,8 @@ use super::{install_crypto, poll, tools};
 pub const OPERATOR_NAMESPACE: &str = "gemini-operator-system";
 pub const CONTROLLER: &str = "gemini-operator-controller";
 pub const RECEIVER: &str = "gemini-operator-receiver";
+/// What a run makes on a cluster carries this label with the run's process id: so it can be found, and removed.
+pub const BED_LABEL: &str = "gemini-operator.io/bed";
 
 /// A start takes 3 s; a busy machine gets its chance.
 const START: Duration = Duration::from_mins(3);
@@ -33,7 +36,7 @@ pub struct Cluster {
     /// The API server's audit log; not there on a cluster that is not ours.
     pub audit_log: Option<PathBuf>,
     /// Its `--parent-pid` ends it with this program, however that ends; dropping it, before.
-    process: Option<Process>,
+    process: Mutex<Option<Process>>,
 }
 
 /// The cluster of this run: `TEST_KUBECONFIG`'s, or a control plane that the first caller starts.
@@ -63,26 +66,36 @@ impl Cluster {
             kubeconfig: dir.join("kubeconfig"),
             audit_log: Some(dir.join("audit.log")),
             dir: dir.clone(),
-            process: None,
+            process: Mutex::default(),
         };
         cluster.install().await?;
         fs::write(dir.join("go"), "").map_err(|error| error.to_string())?;
         wait_for_file(&mut process, &dir, "ready").await?;
-        Ok(Self { process: Some(process), ..cluster })
+        Ok(Self { process: Mutex::new(Some(process)), ..cluster })
     }
 
     /// Installs the operator's manifests in a cluster that somebody else runs.
     pub async fn existing(kubeconfig: PathBuf) -> Result<Self, String> {
-        install_crypto();
-        let cluster = Self { kubeconfig, dir: fresh_dir()?, audit_log: None, process: None };
+        let cluster = Self::attach(kubeconfig, fresh_dir()?);
         cluster.install().await?;
         Ok(cluster)
     }
 
-    /// A bare cluster whose tests install the chart themselves; `dir` is theirs.
-    pub fn bare(kubeconfig: PathBuf, dir: PathBuf) -> Self {
+    /// A cluster that somebody else runs, as it is; `dir` is for the files of this run.
+    pub fn attach(kubeconfig: PathBuf, dir: PathBuf) -> Self {
         install_crypto();
-        Self { kubeconfig, dir, audit_log: None, process: None }
+        Self { kubeconfig, dir, audit_log: None, process: Mutex::default() }
+    }
+
+    /// Ends the control plane, if it is ours, and removes the files of this run.
+    pub async fn end(&self) -> Result<(), String> {
+        drop(self.process.lock().expect("nobody panics with this lock").take());
+        // Its parts die with it, a moment later; until then they write here.
+        let gone = poll(super::PATIENCE, async || match fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        });
+        gone.await.map_err(|error| format!("{}: {error}", self.dir.display()))
     }
 
     async fn install(&self) -> Result<(), String> {
@@ -108,13 +121,17 @@ impl Cluster {
 
     /// kubectl with all rights.
     pub fn kubectl<'a>(&'a self, namespace: &'a str) -> Kubectl<'a> {
-        Kubectl { kubeconfig: &self.kubeconfig, namespace, cache: &self.dir }
+        // The credentials of somebody else's cluster may come from a plugin, which wants its environment.
+        let bare = self.audit_log.is_some();
+        Kubectl { kubeconfig: &self.kubeconfig, namespace, cache: &self.dir, bare }
     }
 
     /// Makes a namespace that nobody else uses and returns its name.
     pub async fn make_namespace(&self, client: &Client, name: &str) -> String {
         let stem: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        let namespace: Namespace = from_json(json!({"metadata": {"generateName": format!("{stem}-")}}));
+        let labels = json!({ BED_LABEL: std::process::id().to_string() });
+        let metadata = json!({"generateName": format!("{stem}-"), "labels": labels});
+        let namespace: Namespace = from_json(json!({ "metadata": metadata }));
         let made = Api::all(client.clone()).create(&PostParams::default(), &namespace).await;
         made.expect("a namespace can be made").metadata.name.expect("the API server gave a name")
     }
@@ -185,7 +202,7 @@ async fn wait_for_file(process: &mut Process, dir: &Path, name: &str) -> Result<
 
 /// A folder for this run, with a short path: a unix socket's has to stay below 108 bytes. Those of runs
 /// whose process is gone are removed; a killed run cannot tidy up itself.
-fn fresh_dir() -> Result<PathBuf, String> {
+pub fn fresh_dir() -> Result<PathBuf, String> {
     const STEM: &str = "gemini-bed-";
     let temp = std::env::temp_dir();
     for entry in fs::read_dir(&temp).map_err(|error| error.to_string())?.flatten() {

@@ -40,13 +40,17 @@ pub struct Kubectl<'a> {
     pub namespace: &'a str,
     /// Where it may keep what it learnt of the API; never in the home folder, ports come again.
     pub cache: &'a Path,
+    /// Without the environment of this program.
+    pub bare: bool,
 }
 
 impl Kubectl<'_> {
     /// A command line, not started; for those who want to read its output while it runs.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(tools::kubectl());
-        restrict_environment(&mut command);
+        if self.bare {
+            restrict_environment(&mut command);
+        }
         command.env("KUBECACHEDIR", self.cache).arg("--kubeconfig").arg(self.kubeconfig);
         if !self.namespace.is_empty() {
             command.args(["--namespace", self.namespace]);

@@ -11,6 +11,7 @@
 // The test binary and the demo each use another part of this.
 #![allow(dead_code, unused_imports)]
 
+pub mod account;
 pub mod audit;
 pub mod bed;
 pub mod cluster;
@@ -25,6 +26,7 @@ pub mod wait;
 use std::sync::Once;
 use std::time::Duration;
 
+pub use account::Account;
 pub use bed::{Bed, BedOptions, PROJECT, Room};
 pub use cluster::{CONTROLLER, Cluster, OPERATOR_NAMESPACE, RECEIVER};
 pub use wait::batch_condition;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -67,6 +68,8 @@ pub fn restrict_environment(command: &mut Command) {
 impl Process {
     /// Starts `command`, its output in `dir/name.out` (new) and `dir/name.log` (appended to).
     pub fn start(name: &str, dir: &Path, mut command: Command) -> io::Result<Self> {
+        // Ctrl-C at a terminal is for us, who end our children when nobody needs them any more.
+        command.process_group(0);
         let (stdout, stderr) = (dir.join(format!("{name}.out")), dir.join(format!("{name}.log")));
         let log = File::options().create(true).append(true).open(&stderr)?;
         let child = command.stdin(Stdio::null()).stdout(File::create(&stdout)?).stderr(log).spawn().map_err(

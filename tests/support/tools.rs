@@ -48,7 +48,11 @@ fn script(name: &str) -> PathBuf {
         .output()
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     assert!(output.status.success(), "{} ended with {}", path.display(), output.status);
-    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+    let program = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    // Somebody may have tidied the cache by hand.
+    let folder = program.parent().unwrap_or(&program).display();
+    assert!(program.exists(), "{} is not there: remove the folder {folder} and try again", program.display());
+    program
 }
 
 /// A binary of this workspace, built (once for this process) in the profile of the running program.
@@ -70,9 +74,25 @@ fn build() -> HashMap<String, PathBuf> {
         Some(name) => name,
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+    let mut command = Command::new(cargo);
+    // What `cargo run` and `cargo test` tell us about this package is no setting of ours: build scripts (ring's) look
+    // at it, and with them half of the dependencies would be built anew, here and by the next cargo outside.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|told| name.starts_with(told)) {
+            command.env_remove(&*name);
+        }
+    }
+    let output = command
         .current_dir(root())
-        .args(["build", "--quiet", "--workspace", "--bins", "--message-format=json-render-diagnostics"])
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--workspace",
+            "--bins",
+            "--message-format=json-render-diagnostics",
+        ])
         .args(["--profile", profile, "--target-dir"])
         .arg(profile_dir.parent().expect("a target folder holds the profile's folder"))
         .stderr(Stdio::inherit())

@@ -11,7 +11,10 @@ fn refused(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_gemini-emulator")).args(arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     assert!(output.stdout.is_empty());
-    String::from_utf8(output.stderr).unwrap()
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said.lines().count(), 1, "one line for {arguments:?}: {said}");
+    assert!(said.starts_with("gemini-emulator: "), "{said}");
+    said
 }
 
 #[test]
@@ -19,12 +22,24 @@ fn wrong_usage_exits_with_2() {
     let plan = std::env::temp_dir().join(format!("gemini-emulator-plan-{}.json", std::process::id()));
     std::fs::write(&plan, r#"{"rules":[{"do":{"dropp":"answer"}}]}"#).unwrap();
     assert!(refused(&["serve", "--faults", plan.to_str().unwrap()]).contains("dropp"));
-    assert!(refused(&["serve", "--faults", "/nonexistent"]).contains("/nonexistent"));
+    for flag in ["--faults", "--webhook-ca"] {
+        assert!(refused(&["serve", flag, "/nonexistent"]).contains(&format!("{flag} /nonexistent: ")));
+    }
+    let key = ["--tls-key", "/nonexistent"];
+    assert!(refused(&[&["serve", "--tls-cert", "/nonexistent"], &key[..]].concat()).contains("--tls-cert"));
+    assert!(refused(&[&["serve", "--tls-cert", "/dev/null"], &key[..]].concat()).contains("--tls-cert"));
+    assert!(refused(&["serve", "--dynamic-signature", "jwt"]).contains("--jwt-key"));
+    let jwt = ["serve", "--listen", "127.0.0.1:0", "--dynamic-signature", "jwt", "--jwt-key", "/nonexistent"];
+    assert!(refused(&jwt).contains("--jwt-key /nonexistent: "));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    assert!(refused(&["serve", "--listen", &address]).contains(&format!("--listen {address}: ")));
+    assert!(refused(&["serve", "--sead", "1"]).contains("'--seed'"), "it says what was meant");
     assert!(refused(&["serve", "--resolve", "nonsense"]).contains("HOST:PORT=ADDR"));
     assert!(refused(&["serve", "--job-time", "soon"]).contains("duration"));
     assert!(refused(&["serve", "--tls-cert", "/nonexistent"]).contains("--tls-key"));
     assert!(refused(&["serve", "--api-key", "=p"]).contains("--api-key"));
-    refused(&[]);
+    assert!(refused(&[]).contains("serve"));
     std::fs::remove_file(&plan).unwrap();
 }
 

@@ -63,7 +63,7 @@ impl Emulator {
 
     /// Moves the emulator's clock forward.
     pub async fn advance_clock(&self, seconds: u64) {
-        self.admin("POST", "clock", Some(&json!({ "advance_ms": seconds * 1000 }))).await;
+        self.admin("POST", "clock", Some(&json!({ "advance_seconds": seconds }))).await;
     }
 
     async fn admin(&self, method: &str, path: &str, body: Option<&Value>) -> Value {

@@ -324,7 +324,7 @@ fn summaries_group_by_cause_and_put_the_most_frequent_first() {
     }
     let mut collector = Collector::new(&names);
     collector.push(output.as_bytes());
-    let summaries = collector.finish().summaries(&names);
+    let summaries = collector.finish().summaries();
     let short: Vec<_> =
         summaries.iter().map(|s| (s.class, s.code.as_deref(), s.count, s.sample_key.as_str())).collect();
     assert_eq!(

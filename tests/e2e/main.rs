@@ -11,5 +11,6 @@ mod adversity;
 mod bad_input;
 mod crds;
 mod deletion;
+mod delivery;
 mod main_job;
 mod objects;

@@ -1,5 +1,7 @@
 //! I/O out: one step of a batch's plan, and the record of its outcome.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -10,9 +12,16 @@ use super::plan::{Step, newest_run};
 use super::{Subject, deliver, post, record};
 use crate::api::SUBMIT_KEY_ANNOTATION;
 use crate::api::batch::InputFile;
-use crate::controller::{Error, claim};
+use crate::controller::{Bounded, Error, bounded, claim};
 use crate::gemini::{self, ApiKey, Class};
 use crate::submit;
+
+/// One upload or delivery, whatever its size. What ConfigMaps hold takes seconds; a peer that only drips is left.
+const TRANSFER_LIMIT: Duration = Duration::from_hours(1);
+/// What windows are divided by does not make a machine faster.
+const TRANSFER_LIMIT_LEAST: Duration = Duration::from_secs(30);
+/// A transfer that is over sooner costs no look at all.
+const DELETION_LOOK_LEAST: Duration = Duration::from_secs(1);
 
 pub async fn act(subject: &mut Subject<'_>, step: Step, seen: Observed, found: Found) -> Result<(), Error> {
     if step == Step::None {
@@ -27,11 +36,54 @@ pub async fn act(subject: &mut Subject<'_>, step: Step, seen: Observed, found: F
     let Some(key) = found.key.clone() else { return Ok(()) };
     match step {
         Step::None | Step::Claim { .. } => Ok(()),
-        Step::Stage => stage(subject, &key, &seen, found).await,
+        Step::Stage => {
+            let (interrupted, limit) = (deletion(subject), limit(subject));
+            let staged = Box::pin(stage(subject, &key, &seen, found));
+            settle(bounded("the upload", limit, interrupted, staged).await?, subject).await
+        }
         Step::Post { nonce } => post::post(subject, key, nonce).await,
         Step::Fence { file } => fence(subject, &key, &file).await,
         Step::Cancel { remote } => cancel(subject, &key, &remote).await,
-        Step::Deliver { .. } => deliver::deliver(subject, &key).await,
+        Step::Deliver { .. } => {
+            let (interrupted, limit) = (deletion(subject), limit(subject));
+            let delivered = Box::pin(deliver::deliver(subject, &key));
+            settle(bounded("the delivery", limit, interrupted, delivered).await?, subject).await
+        }
+    }
+}
+
+/// A deletion found meanwhile is the next pass's business.
+async fn settle(ended: Bounded<()>, subject: &mut Subject<'_>) -> Result<(), Error> {
+    match ended {
+        Bounded::Done(()) => Ok(()),
+        Bounded::Interrupted => subject.reread().await,
+    }
+}
+
+/// Transfers may take long, a second try is cheap, and nothing lasts for ever.
+fn limit(subject: &Subject<'_>) -> Duration {
+    (TRANSFER_LIMIT / subject.ctx.timing.divisor.max(1)).max(TRANSFER_LIMIT_LEAST)
+}
+
+/// Ends when the object is being deleted, or is another one by now. Looked at while a transfer goes on: one that only
+/// drips must not keep the object from going.
+fn deletion(subject: &Subject<'_>) -> impl Future<Output = ()> + use<> {
+    let (api, name, uid) = (subject.api.clone(), subject.name().to_owned(), subject.uid());
+    let every = subject.ctx.timing.cancel_look.max(DELETION_LOOK_LEAST);
+    async move {
+        loop {
+            tokio::time::sleep(every).await;
+            match api.get_metadata_opt(&name).await {
+                Ok(Some(now)) if now.metadata.uid.as_ref() == Some(&uid) => {
+                    if now.metadata.deletion_timestamp.is_some() {
+                        return;
+                    }
+                }
+                Ok(_) => return,
+                // The API server is away: it has its own errors, and the transfer its limit.
+                Err(_) => {}
+            }
+        }
     }
 }
 

@@ -9,8 +9,9 @@ use kube::Resource;
 use super::plan::newest_run;
 use super::{Subject, files, observe, record};
 use crate::api::batch::{DeletionPolicy, Run, Submission};
+use crate::api::condition::{batch_type, is_true};
 use crate::controller::{Error, Found, Next, Note, after, is_claimed, publish, release, until};
-use crate::gemini::{ApiKey, Class};
+use crate::gemini::{ApiKey, Batch, Class};
 use crate::submit;
 
 /// What is left to do at Gemini.
@@ -134,10 +135,27 @@ async fn end_job(subject: &Subject<'_>, key: &ApiKey, run: &Run) -> Result<Progr
         }
         match gemini.delete_batch(key, name).await {
             Err(e) if e.class != Class::NotFound => return Err(e.into()),
-            _ => {}
+            _ => tell_of_removed_results(subject, &job).await,
         }
     }
     Ok(Progress::Done)
+}
+
+/// Rows that were paid for and that nobody has now: that must not happen silently.
+async fn tell_of_removed_results(subject: &Subject<'_>, job: &Batch) {
+    let conditions = subject.batch.status.as_ref().map_or(&[][..], |s| &s.conditions);
+    let Some(file) =
+        job.responses_file.as_ref().filter(|_| !is_true(conditions, batch_type::RESULTS_DELIVERED))
+    else {
+        return;
+    };
+    let message = format!(
+        "the batch was deleted before its results were delivered: {file} of {} was removed at Gemini with it. With \
+         spec.deletionPolicy Cancel or Orphan it would have stayed there",
+        job.name
+    );
+    let note = Note { warning: true, reason: "UndeliveredResultsRemoved".into(), message };
+    publish(&subject.ctx.recorder, &subject.batch.object_ref(&()), &[note]).await;
 }
 
 /// The key, or the last one that was known if its Secret went first.

@@ -42,6 +42,12 @@ impl Draft {
         condition::get(&self.status.conditions, type_).is_some()
     }
 
+    /// Whether the last try failed, and says so.
+    pub fn is_retrying(&self) -> bool {
+        condition::get(&self.status.conditions, batch_type::RECONCILING)
+            .is_some_and(|c| c.status == Is::True.as_str() && c.reason == "Retrying")
+    }
+
     pub fn phase(&mut self, phase: Phase) {
         self.status.phase = Some(phase);
     }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use crate::gemini;
+use crate::rows::Fetched;
 
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
@@ -30,4 +31,29 @@ pub struct Memory {
     pub uploaded: Option<String>,
     /// Reconciles in a row that failed.
     pub failures: u32,
+    /// What the last failure asks for before the next try.
+    pub rest: Option<Rest>,
+    /// Fetches of the results that were not whole.
+    pub fetched: Fetched,
+    /// Tries in a row in which the API server could not give the input for the delivery.
+    pub source_failures: u32,
+    /// Generation of the spec whose sink cannot hold the results.
+    pub too_large: Option<i64>,
+}
+
+/// A pause that wakes by our own writes do not end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rest {
+    pub until: Timestamp,
+    /// The object as it was then.
+    pub stimulus: Stimulus,
+}
+
+/// What others change about a batch: there is something new to do, so no pause applies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stimulus {
+    pub generation: Option<i64>,
+    pub is_deleted: bool,
+    pub approval: Option<String>,
+    pub event: Option<String>,
 }

@@ -4,6 +4,8 @@ mod act;
 mod admission;
 mod cleanup;
 mod deliver;
+#[cfg(test)]
+mod deliver_tests;
 mod draft;
 mod files;
 mod gone;
@@ -31,7 +33,7 @@ pub use memory::Memory;
 
 use crate::api::GeminiBatch;
 use crate::api::batch::GeminiBatchStatus;
-use crate::controller::{Context, Error, Next, malformed, notes, publish, replace};
+use crate::controller::{Context, Error, Next, guarded, malformed, notes, publish, replace};
 use crate::submit;
 use plan::{Env, Plan, Step};
 
@@ -47,11 +49,16 @@ pub(crate) struct Subject<'a> {
     pub read: Instant,
 }
 
-/// One reconcile: passes until there is nothing to do now.
+/// One reconcile. An object that makes it panic is set aside for a while, as one that fails in any other way.
 pub async fn reconcile(
     batch: Arc<DeserializeGuard<GeminiBatch>>,
     ctx: Arc<Context>,
 ) -> Result<Action, Error> {
+    guarded(Box::pin(turn(batch, ctx))).await
+}
+
+/// Passes until there is nothing to do now.
+async fn turn(batch: Arc<DeserializeGuard<GeminiBatch>>, ctx: Arc<Context>) -> Result<Action, Error> {
     let meta = batch.meta();
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     let name = meta.name.as_deref().unwrap_or_default();
@@ -67,17 +74,23 @@ pub async fn reconcile(
             return Ok(Action::await_change());
         }
     };
+    if let Some(left) = schedule::resting(&batch, &ctx.batch_memory.get(&uid), Timestamp::now()) {
+        return Ok(Action::requeue(left));
+    }
     let mut subject = Subject { ctx: &ctx, api, batch, read: Instant::now() };
     ctx.batch_memory.update(&uid, |m| m.uploaded = None);
-    let result = passes(&mut subject).await;
+    let result = guarded(Box::pin(passes(&mut subject))).await;
     match &result {
-        Ok(_) => ctx.batch_memory.update(&uid, |m| m.failures = 0),
-        Err(error) if error.is_users_business() => {
-            let status = record::retrying(&subject.batch, &error.to_string(), Timestamp::now());
-            // Only for people to read: that it cannot be written is no second problem.
-            let _ = subject.write(status).await;
+        Ok(_) => ctx.batch_memory.update(&uid, |m| (m.failures, m.rest) = (0, None)),
+        Err(error) => {
+            if error.is_users_business() {
+                let status = record::retrying(&subject.batch, &error.to_string(), Timestamp::now());
+                // Only for people to read: that it cannot be written is no second problem.
+                let _ = subject.write(status).await;
+            }
+            let (batch, timing, now) = (&subject.batch, &ctx.timing, Timestamp::now());
+            ctx.batch_memory.update(&uid, |m| m.rest = schedule::rest(batch, error, m.failures, timing, now));
         }
-        Err(_) => {}
     }
     result
 }

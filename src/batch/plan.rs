@@ -12,6 +12,7 @@ use super::admission::{admission, credentials_problem};
 use super::draft::Draft;
 use super::memory::Memory;
 use super::observed::{JobFacts, Observed, Tracking};
+use super::record::is_refused;
 use super::schedule::{age, is_terminal, listing_due, look, pause_left, sweep_due, tracking};
 use crate::api::batch::{
     GeminiBatch, GeminiBatchStatus, Identity, Listings, Phase, Run, Submission, WebhookMode,
@@ -125,7 +126,10 @@ pub fn needs(batch: &GeminiBatch, memory: &Memory, env: &Env<'_>) -> Needs {
             },
             Submission::Recorded => {
                 let look = look(batch, status, run, memory, env);
-                let sweep_since = sweep_due(status, memory, env).filter(|tick| *tick <= env.now);
+                // Of an ended job a listing says nothing new.
+                let sweep_since = sweep_due(status, memory, env)
+                    .filter(|tick| *tick <= env.now)
+                    .filter(|_| !is_terminal(run));
                 Needs {
                     credentials: look.due
                         || sweep_since.is_some()
@@ -346,11 +350,15 @@ fn remote(
             show(&mut draft, job);
             if job.state.is_terminal() {
                 draft.phase(Phase::Delivering);
-                draft.progressing("Delivering", "");
+                // What the last try said stands until this one has an end: two sentences by turns would wake us by
+                // turns, and `Stalled` would flicker.
+                if !is_refused(&draft.status) && !draft.is_retrying() {
+                    draft.progressing("Delivering", "");
+                }
                 return draft.plan(Step::Deliver { remote }, Next::Now);
             }
         }
-        None if is_terminal(run) => return draft.plan(Step::None, Next::Now),
+        None if is_terminal(run) => return draft.plan(Step::None, Next::After(env.timing.retry)),
         None => {
             // The listing may be older than a GET: it leads forward only.
             if let Some(job) = seen.listed.as_ref().filter(|job| job.state == gemini::State::Running) {

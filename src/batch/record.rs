@@ -1,5 +1,7 @@
 //! PURE: what the outcome of a step does to the status.
 
+use std::fmt::Write;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -9,10 +11,10 @@ use crate::api::batch::{
     ErrorSummary, GeminiBatch, GeminiBatchStatus, InputFile, InputStatus, OutputStatus, Phase, RowCounts,
     Submission, Usage,
 };
-use crate::api::condition::{Is, batch_type, truncate};
+use crate::api::condition::{self, Is, batch_type, truncate};
 use crate::gemini::{self, State};
-use crate::rows::{Class, Harvest};
-use crate::sink::Published;
+use crate::rows::{Class, Harvest, Order};
+use crate::sink::{Published, SinkError};
 use crate::submit::{Refusal, Verdict};
 
 /// The input stands at Gemini.
@@ -144,16 +146,12 @@ pub fn unproven(batch: &GeminiBatch, now: Timestamp) -> GeminiBatchStatus {
 pub struct Delivery<'a> {
     pub job: &'a gemini::Batch,
     pub harvest: &'a Harvest,
-    /// Keys of all rows, in the order of the input.
-    pub keys: &'a [String],
-    pub published: Published,
-    /// The source changed since the submission, so failed rows could not be written out with their requests.
-    pub drifted: bool,
+    pub published: &'a Published,
     pub results_expire: Option<Timestamp>,
 }
 
 /// The end of a job whose results were delivered.
-pub fn delivered(batch: &GeminiBatch, delivery: Delivery<'_>, now: Timestamp) -> GeminiBatchStatus {
+pub fn delivered(batch: &GeminiBatch, delivery: &Delivery<'_>, now: Timestamp) -> GeminiBatchStatus {
     let mut draft = Draft::new(batch, now);
     let harvest = delivery.harvest;
     let counts = count(harvest);
@@ -168,7 +166,7 @@ pub fn delivered(batch: &GeminiBatch, delivery: Delivery<'_>, now: Timestamp) ->
         discarded_tokens: harvest.usage.discarded,
     });
     draft.status.errors = harvest
-        .summaries(delivery.keys)
+        .summaries()
         .into_iter()
         .map(|s| ErrorSummary {
             class: s.class.as_str().to_owned(),
@@ -179,7 +177,7 @@ pub fn delivered(batch: &GeminiBatch, delivery: Delivery<'_>, now: Timestamp) ->
         })
         .collect();
     draft.status.rows = Some(counts);
-    let published = delivery.published;
+    let published = delivery.published.clone();
     draft.set(batch_type::RESULTS_DELIVERED, Is::True, "Delivered", &published.results_uri);
     draft.status.output = Some(OutputStatus {
         results_uri: published.results_uri,
@@ -190,13 +188,16 @@ pub fn delivered(batch: &GeminiBatch, delivery: Delivery<'_>, now: Timestamp) ->
         bytes: published.bytes,
         results_expire_time: delivery.results_expire.map(Time),
     });
-    if delivery.drifted {
-        draft.set(
-            batch_type::INPUT_READY,
-            Is::False,
-            "InputDrift",
-            "the input changed after the submission: errors.jsonl names the failed rows without their requests",
+    if harvest.order == Order::Output {
+        let mut message = String::from(
+            "the input changed or went after the submission: all answers are delivered, in the order of the job's \
+             output; errors.jsonl names the failed rows without their requests",
         );
+        if harvest.missing_unnamed > 0 {
+            let _ =
+                write!(message, "; {} rows have no line, their keys are not known", harvest.missing_unnamed);
+        }
+        draft.set(batch_type::INPUT_READY, Is::False, "InputDrift", &message);
     }
     let counted = format!("{} of {total} rows succeeded", total - failed);
     let limit = i64::from(batch.spec.success_policy.max_failed_percent);
@@ -255,21 +256,40 @@ fn ended_badly(draft: &mut Draft, job: &gemini::Batch) {
 }
 
 /// The sink does not take the results; they are kept at Gemini and tried again.
-pub fn undelivered(batch: &GeminiBatch, reason: &str, message: &str, now: Timestamp) -> GeminiBatchStatus {
+pub fn undelivered(batch: &GeminiBatch, error: &SinkError, now: Timestamp) -> GeminiBatchStatus {
     let mut draft = Draft::new(batch, now);
-    draft.set(batch_type::RESULTS_DELIVERED, Is::False, reason, message);
-    if reason == "SinkForbidden" {
-        draft.stalled(reason, message);
+    let (reason, message, is_a_persons) = match error {
+        SinkError::Forbidden(message) => ("SinkForbidden", message.clone(), true),
+        SinkError::Unavailable(message) => ("SinkUnavailable", message.clone(), false),
+        // Not the end: a person may take them from Gemini, or name a sink that holds them.
+        SinkError::TooLarge(message) => {
+            let kept =
+                draft.status.runs.last().and_then(|run| run.remote_name.as_deref()).unwrap_or("the job");
+            let message = format!("{message}. The results of {kept} stay at Gemini until it deletes them");
+            ("SinkUnavailable", message, true)
+        }
+    };
+    draft.set(batch_type::RESULTS_DELIVERED, Is::False, reason, &message);
+    if is_a_persons {
+        draft.stalled(reason, &message);
     } else {
-        draft.progressing(reason, message);
+        draft.progressing(reason, &message);
     }
     draft.status
 }
 
-/// The results can never be delivered.
-pub fn undeliverable(batch: &GeminiBatch, reason: &str, message: &str, now: Timestamp) -> GeminiBatchStatus {
+/// Whether the results were fetched, and the sink did not take them.
+pub fn is_refused(status: &GeminiBatchStatus) -> bool {
+    condition::get(&status.conditions, batch_type::RESULTS_DELIVERED)
+        .is_some_and(|c| c.status == Is::False.as_str() && c.reason.starts_with("Sink"))
+}
+
+/// The results are not at Gemini any more: they can never be delivered. Where the sink did not take them while there
+/// was time, that is the cause.
+pub fn undeliverable(batch: &GeminiBatch, message: &str, now: Timestamp) -> GeminiBatchStatus {
     let mut draft = Draft::new(batch, now);
-    draft.set(batch_type::RESULTS_DELIVERED, Is::False, reason, message);
+    let reason = if is_refused(&draft.status) { "SinkFailed" } else { "ResultsExpired" };
+    draft.set(batch_type::RESULTS_DELIVERED, Is::False, "ResultsExpired", message);
     draft.failed(Phase::Failed, reason, message);
     draft.status
 }
@@ -283,7 +303,7 @@ pub fn retrying(batch: &GeminiBatch, message: &str, now: Timestamp) -> GeminiBat
 
 fn count(harvest: &Harvest) -> RowCounts {
     RowCounts {
-        total: i64::try_from(harvest.rows.len()).unwrap_or(i64::MAX),
+        total: harvest.total(),
         succeeded: harvest.succeeded(),
         failed: harvest.failed(),
         pending: 0,

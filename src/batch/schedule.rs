@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::memory::Memory;
+use super::memory::{Memory, Rest, Stimulus};
 use super::plan::Env;
+use crate::api::RESUBMIT_ANNOTATION;
 use crate::api::batch::{GeminiBatch, GeminiBatchStatus, Run, Submission};
 use crate::api::condition::batch_type;
-use crate::controller::{after, until};
+use crate::controller::{Error, after, until};
 use crate::submit::Timing;
 
 /// When to GET the job.
@@ -27,12 +28,10 @@ pub fn look(
 ) -> Look {
     let at = |at: Timestamp| Look { due: at <= env.now, for_event: false, at: Some(at) };
     let past = |from: Option<Timestamp>, pause: Duration| from.map_or(env.now, |from| after(from, pause));
-    // Recorded but never seen, or ended but not delivered and forgotten by a restart.
-    if run.state.is_none() || (is_terminal(run) && memory.job.is_none()) {
+    // Recorded but never seen; or ended but not delivered, as a try failed: the job says where its results are, or
+    // that they are gone. How soon the next try comes is `rest`'s to say.
+    if run.state.is_none() || is_terminal(run) {
         return at(env.now);
-    }
-    if is_terminal(run) {
-        return Look { due: false, for_event: false, at: None };
     }
     let event = status.last_event.as_ref().filter(|e| {
         Some(&e.remote_name) == run.remote_name.as_ref() && Some(&e.id) != memory.handled_event.as_ref()
@@ -101,4 +100,43 @@ pub fn is_terminal(run: &Run) -> bool {
 
 pub fn tracking(status: &GeminiBatchStatus) -> Option<bool> {
     crate::api::condition::get(&status.conditions, batch_type::WEBHOOK_TRACKED).map(|c| c.status == "True")
+}
+
+/// What a wake may find new.
+pub fn stimulus(batch: &GeminiBatch) -> Stimulus {
+    let annotations = batch.metadata.annotations.as_ref();
+    Stimulus {
+        generation: batch.metadata.generation,
+        is_deleted: batch.metadata.deletion_timestamp.is_some(),
+        approval: annotations.and_then(|a| a.get(RESUBMIT_ANNOTATION)).cloned(),
+        event: batch.status.as_ref().and_then(|s| s.last_event.as_ref()).map(|e| e.id.clone()),
+    }
+}
+
+/// The pause after a failure; `failures` came before it in a row. It holds against the wakes of our own writes, which
+/// would otherwise make each try begin as soon as the last one was written down. Nine tenths, the least that the
+/// runtime's jittered requeue waits.
+pub fn rest(
+    batch: &GeminiBatch,
+    error: &Error,
+    failures: u32,
+    timing: &Timing,
+    now: Timestamp,
+) -> Option<Rest> {
+    let longest = match error {
+        // Read again, and at once.
+        Error::Conflict => return None,
+        // The same object will do it again; nobody else is to wait for that.
+        Error::Panicked => timing.attempt_pause_max,
+        _ => timing.retry_max,
+    };
+    let own = Timing::pause(timing.retry, longest, failures).mul_f64(0.9);
+    let pause = error.retry_after().map_or(own, |asked| asked.max(own));
+    Some(Rest { until: after(now, pause), stimulus: stimulus(batch) })
+}
+
+/// How long the batch still rests, if it does.
+pub fn resting(batch: &GeminiBatch, memory: &Memory, now: Timestamp) -> Option<Duration> {
+    let rest = memory.rest.as_ref().filter(|rest| rest.stimulus == stimulus(batch))?;
+    Some(until(rest.until, now)).filter(|left| !left.is_zero())
 }

@@ -23,25 +23,25 @@ use crate::submit::{self, OperatorSecret, Timing};
 const UID: &str = "0b0c6d2e";
 const FINGERPRINT: &str = "fp";
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
 
-struct World {
-    timing: Timing,
-    secret: OperatorSecret,
+pub(super) struct World {
+    pub(super) timing: Timing,
+    pub(super) secret: OperatorSecret,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { timing: Timing::production(), secret: OperatorSecret::new(vec![1; 32]) }
     }
 
-    fn at(&self, now: Timestamp) -> Env<'_> {
+    pub(super) fn at(&self, now: Timestamp) -> Env<'_> {
         Env { timing: &self.timing, secret: &self.secret, now, nonce: "nonce", holder: "test/1" }
     }
 
-    fn plan(&self, batch: &GeminiBatch, seen: &Observed) -> Plan {
+    pub(super) fn plan(&self, batch: &GeminiBatch, seen: &Observed) -> Plan {
         plan(batch, seen, &Memory::default(), &self.at(now()))
     }
 }
@@ -103,7 +103,7 @@ fn pending(world: &World, age: Duration) -> GeminiBatch {
     batch
 }
 
-fn recorded(world: &World, state: Option<&str>) -> GeminiBatch {
+pub(super) fn recorded(world: &World, state: Option<&str>) -> GeminiBatch {
     let mut batch = pending(world, Duration::from_secs(5));
     batch.status = Some(super::record::adopted(&batch, "batches/a", now()));
     batch.status.as_mut().unwrap().runs[0].state = state.map(str::to_owned);
@@ -127,7 +127,7 @@ fn some_job(state: State) -> gemini::Batch {
     }
 }
 
-fn job(state: State) -> Observed {
+pub(super) fn job(state: State) -> Observed {
     Observed {
         credentials: admitted().credentials,
         job: Some(JobFacts::Found(Box::new(some_job(state)))),

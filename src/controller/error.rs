@@ -18,6 +18,15 @@ pub enum Error {
     Results(String),
     #[error("{0}")]
     Sink(String),
+    /// The sink did not take the results; the status says so already.
+    #[error("not delivered: {0}")]
+    Undelivered(String),
+    /// A fault in this program. What it says may hold anything, so it stays in the process's own log.
+    #[error("the operator failed inside (a panic); its log says where. Please report it")]
+    Panicked,
+    /// Longer than any of it should take.
+    #[error("{0} took longer than {1:?}; trying again")]
+    TooSlow(&'static str, Duration),
     #[error("{0}")]
     Source(String),
     #[error("the keyring Secret: {0}")]
@@ -39,7 +48,9 @@ impl Error {
                 gemini::Class::Ambiguous => "GeminiAmbiguous",
             },
             Self::Results(_) => "Results",
-            Self::Sink(_) => "Sink",
+            Self::Sink(_) | Self::Undelivered(_) => "Sink",
+            Self::Panicked => "Panic",
+            Self::TooSlow(..) => "TooSlow",
             Self::Source(_) => "Source",
             Self::Keyring(_) => "Keyring",
         }
@@ -56,9 +67,10 @@ impl Error {
         }
     }
 
-    /// Whether it is worth telling the user of the object: a conflict or a hiccup of the API server is not.
+    /// Whether it is worth telling the user of the object: a conflict or a hiccup of the API server is not, nor what
+    /// the status says already.
     pub fn is_users_business(&self) -> bool {
-        !matches!(self, Self::Conflict | Self::Kube(_))
+        !matches!(self, Self::Conflict | Self::Kube(_) | Self::Undelivered(_))
     }
 }
 

@@ -1,4 +1,5 @@
-//! The output of a job, fed in as it is downloaded, becomes one result per row of the input, in the input's order.
+//! The output of a job, fed in as it is downloaded, becomes one result per row: of the input, in the input's order; or,
+//! where the input is not known any more, of the output itself, in the output's order.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -48,11 +49,35 @@ pub struct Summary {
     pub message: String,
 }
 
+/// Where the keys, and with them the order of the results, come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The input that was submitted.
+    Input,
+    /// The output: the input has changed since, or is gone.
+    Output,
+}
+
+impl Order {
+    /// The spelling of the manifest.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Output => "output",
+        }
+    }
+}
+
 /// Everything that the output of a job says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Harvest {
-    /// One per key of the input, in its order.
+    pub order: Order,
+    /// Keys of `rows`.
+    pub keys: Vec<String>,
+    /// One per key, in the same order.
     pub rows: Vec<RowResult>,
+    /// Rows of the input that the output does not name, where only the output says which keys there were.
+    pub missing_unnamed: i64,
     pub usage: Usage,
     /// Rows by class; classes without rows are absent. The counts sum up to the rows of the input.
     pub by_class: BTreeMap<&'static str, i64>,
@@ -66,11 +91,18 @@ pub struct Harvest {
     pub lines: i64,
     /// Bytes fed in.
     pub bytes: u64,
+    /// The last line has no line feed and could not be read: as it looks when the rest is missing.
+    pub ends_inside_line: bool,
     /// `modelVersion`s seen, with the number of answers of each.
     pub model_versions: BTreeMap<String, i64>,
 }
 
 impl Harvest {
+    /// All rows, those included of which not even the key is known.
+    pub fn total(&self) -> i64 {
+        self.by_class.values().sum()
+    }
+
     /// Rows with a complete answer.
     pub fn succeeded(&self) -> i64 {
         self.by_class.get(Class::Ok.as_str()).copied().unwrap_or(0)
@@ -78,13 +110,13 @@ impl Harvest {
 
     /// Rows without one.
     pub fn failed(&self) -> i64 {
-        self.by_class.values().sum::<i64>() - self.succeeded()
+        self.total() - self.succeeded()
     }
 
     /// The failed rows by class and code, the most frequent first, at most ten.
-    pub fn summaries(&self, keys: &[String]) -> Vec<Summary> {
+    pub fn summaries(&self) -> Vec<Summary> {
         let mut causes: BTreeMap<(Class, Option<&str>), Summary> = BTreeMap::new();
-        for (row, key) in self.rows.iter().zip(keys).filter(|(row, _)| row.class != Class::Ok) {
+        for (row, key) in self.rows.iter().zip(&self.keys).filter(|(row, _)| row.class != Class::Ok) {
             causes.entry((row.class, row.code.as_deref())).and_modify(|s| s.count += 1).or_insert_with(
                 || Summary {
                     class: row.class,
@@ -99,6 +131,16 @@ impl Harvest {
             );
         }
         let mut causes: Vec<_> = causes.into_values().collect();
+        if self.missing_unnamed > 0 {
+            causes.push(Summary {
+                class: Class::Missing,
+                code: None,
+                count: self.missing_unnamed,
+                sample_key: String::new(),
+                message: "the job's output has fewer keys than the input had; which are missing is not known"
+                    .into(),
+            });
+        }
         // The sort is stable, so equal counts stay in the order of the classes: the same harvest, the same status.
         causes.sort_by_key(|s| std::cmp::Reverse(s.count));
         causes.truncate(MAX_SUMMARIES);
@@ -112,6 +154,9 @@ impl Harvest {
 /// count once, and lines that contradict each other make the row `Duplicate`.
 #[derive(Debug)]
 pub struct Collector {
+    order: Order,
+    /// Rows of the input, where the keys are not known beforehand.
+    expected: i64,
     keys: Vec<String>,
     index: HashMap<String, usize>,
     results: Vec<Option<Verdict>>,
@@ -138,8 +183,15 @@ impl Collector {
         Self::with_max_line(keys, MAX_LINE_BYTES)
     }
 
+    /// A collector that takes the keys as they appear in the output; the input had `expected` rows.
+    pub fn open(expected: i64) -> Self {
+        Self { order: Order::Output, expected, ..Self::new(&[]) }
+    }
+
     pub(super) fn with_max_line(keys: &[String], max_line: usize) -> Self {
         Self {
+            order: Order::Input,
+            expected: 0,
             keys: keys.to_vec(),
             index: keys.iter().enumerate().map(|(i, key)| (key.clone(), i)).collect(),
             results: vec![None; keys.len()],
@@ -182,7 +234,9 @@ impl Collector {
 
     /// Ends the output. A last line without line feed counts if it can be read.
     pub fn finish(mut self) -> Harvest {
+        let bad_before = self.bad_line_count;
         self.end_of_partial();
+        let ends_inside_line = self.bad_line_count > bad_before;
         let mut usage = Usage { discarded: self.discarded, ..Usage::default() };
         let mut by_class = BTreeMap::new();
         let rows: Vec<RowResult> = self
@@ -197,8 +251,18 @@ impl Collector {
                 row
             })
             .collect();
+        let missing_unnamed = match self.order {
+            Order::Input => 0,
+            Order::Output => (self.expected - i64::try_from(rows.len()).unwrap_or(i64::MAX)).max(0),
+        };
+        if missing_unnamed > 0 {
+            *by_class.entry(Class::Missing.as_str()).or_insert(0) += missing_unnamed;
+        }
         Harvest {
+            order: self.order,
+            keys: self.keys,
             rows,
+            missing_unnamed,
             usage,
             by_class,
             unknown_keys: self.unknown_keys,
@@ -207,6 +271,7 @@ impl Collector {
             bad_line_count: self.bad_line_count,
             lines: self.lines,
             bytes: self.offset,
+            ends_inside_line,
             model_versions: self.model_versions,
         }
     }
@@ -249,14 +314,25 @@ impl Collector {
         if self.bad_lines.len() < MAX_SAMPLES {
             self.bad_lines.push((self.line_number, self.line_offset));
         }
-        let known = recover_key(line).filter(|key| self.index.contains_key(key));
+        let known = recover_key(line).filter(|key| self.takes(key));
         if let Some(key) = known {
             let message = format!("line {} of the output could not be read", self.line_number);
             self.record(&key, Verdict::failed(Class::BadJson, None, message));
         }
     }
 
+    /// Whether a line of this key belongs to a row.
+    fn takes(&self, key: &str) -> bool {
+        self.order == Order::Output || self.index.contains_key(key)
+    }
+
     fn record(&mut self, key: &str, verdict: Verdict) {
+        if self.order == Order::Output && !self.index.contains_key(key) {
+            self.index.insert(key.to_owned(), self.keys.len());
+            self.keys.push(key.to_owned());
+            self.results.push(Some(verdict));
+            return;
+        }
         let Some(slot) = self.index.get(key).and_then(|i| self.results.get_mut(*i)) else {
             self.unknown_keys.count += 1;
             if self.unknown_keys.sample.len() < MAX_SAMPLES {
@@ -286,11 +362,6 @@ impl Collector {
             Tokens { total: both, ..Tokens::default() }
         };
         self.discarded = self.discarded.saturating_add(lost.total);
-    }
-
-    /// The keys that it was made for, in order.
-    pub fn keys(&self) -> &[String] {
-        &self.keys
     }
 }
 

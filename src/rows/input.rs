@@ -338,13 +338,16 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|b| *b == b'\n')
 }
 
-/// serde's message without its "at line 1": the line is always the row.
+/// Where it stops being JSON, in serde's words. What is JSON, but no object, is described by serde with the value
+/// itself, and that may be a prompt: of it only the place is told.
 fn position(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    match text.find(" at line ") {
-        Some(at) => format!("{} at column {}", short(&text[..at]), error.column()),
-        None => short(&text),
-    }
+    let said = match text.find(" at line ") {
+        // The line is always the row.
+        Some(at) if !error.is_data() => &text[..at],
+        _ => "another kind of value",
+    };
+    format!("{said} at column {}", error.column())
 }
 
 /// User text in an error message: enough to find it, not enough to flood a status.

@@ -71,6 +71,20 @@ fn an_invalid_row_is_named_with_its_line_its_field_and_a_way_out() {
 }
 
 #[test]
+fn a_value_in_the_place_of_a_row_is_not_repeated() {
+    let prompt = "Summarize my diary";
+    for line in [json!(prompt), json!([prompt]), json!(7), json!({"key": "a", "request": prompt})] {
+        let message = parse_jsonl(line.to_string().as_bytes()).unwrap_err().message;
+        assert!(message.starts_with("row 1: ") && !message.contains("diary"), "{message}");
+    }
+    let text = parse_jsonl(b"\"Summarize my diary\"").unwrap_err().message;
+    assert!(text.contains("not a JSON object (another kind of value at column"), "{text}");
+    // What is no JSON at all is still told with its cause.
+    let cut = parse_jsonl(br#"{"key":"a""#).unwrap_err().message;
+    assert!(cut.contains("EOF while parsing an object at column 10"), "{cut}");
+}
+
+#[test]
 fn limits_and_emptiness() {
     assert_eq!(parse_jsonl(b" \n\r\n").unwrap_err().kind, InputErrorKind::Empty);
     assert_eq!(from_requests(&[]).unwrap_err().kind, InputErrorKind::Empty);
@@ -310,7 +324,7 @@ fn summaries_group_by_cause_and_put_the_most_frequent_first() {
     }
     let mut collector = Collector::new(&names);
     collector.push(output.as_bytes());
-    let summaries = collector.finish().summaries(&names);
+    let summaries = collector.finish().summaries();
     let short: Vec<_> =
         summaries.iter().map(|s| (s.class, s.code.as_deref(), s.count, s.sample_key.as_str())).collect();
     assert_eq!(

@@ -1,4 +1,4 @@
-//! PURE: what is published. Answers and failures in the order of the input, and a manifest that describes them. No
+//! PURE: what is published. Answers and failures in the order of the harvest, and a manifest that describes them. No
 //! clock: the same harvest and facts give the same bytes, so that publishing twice changes nothing.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::rows::{Class, Harvest, Row, RowResult};
+use crate::rows::{Class, Harvest, Order, Row, RowResult};
 
 /// Version of the manifest's shape.
 const SCHEMA_VERSION: i64 = 1;
@@ -90,11 +90,11 @@ struct ErrorBody<'a> {
     response: Option<&'a RawValue>,
 }
 
-/// Composes the publication. `keys` are those that the harvest was collected for; `requests` are the rows of the
-/// source, in the same order, or `None` when it drifted.
-pub fn compose(keys: &[String], requests: Option<&[Row]>, harvest: &Harvest, facts: &Facts) -> Publication {
+/// Composes the publication. `requests` are the rows of the source, in the order of the harvest's keys, or `None` when
+/// it drifted.
+pub fn compose(requests: Option<&[Row]>, harvest: &Harvest, facts: &Facts) -> Publication {
     let (mut results, mut errors) = (Vec::new(), Vec::new());
-    for (index, (key, row)) in keys.iter().zip(&harvest.rows).enumerate() {
+    for (index, (key, row)) in harvest.keys.iter().zip(&harvest.rows).enumerate() {
         if let (Class::Ok, Some(response)) = (row.class, &row.response) {
             results.push(line(&ResultLine { key, response }));
         } else {
@@ -125,16 +125,19 @@ fn manifest(harvest: &Harvest, facts: &Facts) -> Map<String, Value> {
     if let Ok(Value::Object(facts)) = serde_json::to_value(facts) {
         manifest.extend(facts);
     }
+    manifest.insert("order".into(), harvest.order.as_str().into());
+    manifest.insert("inputDrift".into(), (harvest.order == Order::Output).into());
     let by_class: BTreeMap<&str, i64> = harvest.by_class.clone();
-    manifest.insert(
-        "rows".into(),
-        json!({
-            "total": harvest.rows.len(),
-            "succeeded": harvest.succeeded(),
-            "failed": harvest.failed(),
-            "byClass": by_class,
-        }),
-    );
+    let mut rows = json!({
+        "total": harvest.total(),
+        "succeeded": harvest.succeeded(),
+        "failed": harvest.failed(),
+        "byClass": by_class,
+    });
+    if harvest.missing_unnamed > 0 {
+        rows["missingUnnamed"] = harvest.missing_unnamed.into();
+    }
+    manifest.insert("rows".into(), rows);
     let u = &harvest.usage;
     manifest.insert(
         "usage".into(),

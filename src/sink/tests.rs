@@ -49,7 +49,7 @@ fn sample() -> Publication {
         "{\"key\":\"b\",\"error\":{\"code\":13,\"message\":\"m\"}}\n",
         good("a")
     );
-    compose(&names(&rows), Some(&rows), &harvest(&names(&rows), &output), &facts())
+    compose(Some(&rows), &harvest(&names(&rows), &output), &facts())
 }
 
 #[test]
@@ -85,17 +85,37 @@ fn failures_can_be_submitted_again_as_they_are() {
 #[test]
 fn a_source_that_drifted_costs_the_request_only() {
     let rows = rows(&["a"]);
-    let publication = compose(&names(&rows), None, &harvest(&names(&rows), ""), &facts());
+    let publication = compose(None, &harvest(&names(&rows), ""), &facts());
     let line: Value = serde_json::from_str(&publication.errors[0]).unwrap();
     assert_eq!(line["class"], "Missing");
     assert!(line.get("request").is_none());
 }
 
 #[test]
+fn without_the_input_the_manifest_says_whose_order_it_is() {
+    let mut collector = Collector::open(4);
+    collector.push(format!("{}{}", good("b"), good("a")).as_bytes());
+    let publication = compose(None, &collector.finish(), &facts());
+    let keys: Vec<Value> =
+        publication.results.iter().map(|l| serde_json::from_str::<Value>(l).unwrap()["key"].take()).collect();
+    assert_eq!(keys, ["b", "a"]);
+    assert!(publication.errors.is_empty(), "what has no key cannot be named");
+    let manifest = &publication.manifest;
+    assert_eq!((&manifest["order"], &manifest["inputDrift"]), (&json!("output"), &json!(true)));
+    assert_eq!(
+        manifest["rows"],
+        json!({ "total": 4, "succeeded": 2, "failed": 2, "byClass": { "OK": 2, "Missing": 2 },
+                "missingUnnamed": 2 })
+    );
+    let usual = sample().manifest;
+    assert_eq!((&usual["order"], &usual["inputDrift"]), (&json!("input"), &json!(false)));
+}
+
+#[test]
 fn a_truncated_answer_is_a_failure_that_keeps_the_answer() {
     let rows = rows(&["a"]);
     let output = good("a").replace("STOP", "MAX_TOKENS");
-    let publication = compose(&names(&rows), Some(&rows), &harvest(&names(&rows), &output), &facts());
+    let publication = compose(Some(&rows), &harvest(&names(&rows), &output), &facts());
     assert!(publication.results.is_empty());
     let line: Value = serde_json::from_str(&publication.errors[0]).unwrap();
     assert_eq!((&line["class"], &line["code"]), (&json!("Truncated"), &json!("MAX_TOKENS")));
@@ -179,6 +199,8 @@ pub(crate) struct FakeApi {
     pub writes: Arc<Mutex<Vec<String>>>,
     /// Status code to refuse with, for requests of this method.
     pub refuse: Option<(&'static str, u16)>,
+    /// Each answer makes whoever waits for it panic.
+    pub is_poison: bool,
 }
 
 impl FakeApi {
@@ -199,6 +221,7 @@ impl FakeApi {
     }
 
     fn answer(&self, method: &str, path: &str, query: &str, body: &Value) -> (u16, Value) {
+        assert!(!self.is_poison, "poison");
         if let Some((_, code)) = self.refuse.filter(|(refused, _)| *refused == method) {
             return failure(code);
         }

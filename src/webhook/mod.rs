@@ -23,7 +23,7 @@ use secrecy::ExposeSecret;
 pub use memory::Memory;
 
 use crate::api::{GeminiWebhook, GeminiWebhookStatus};
-use crate::controller::{Context, Error, Next, after, malformed, notes, publish, replace};
+use crate::controller::{Context, Error, Next, after, guarded, malformed, notes, publish, replace};
 use crate::gemini::ApiKey;
 use crate::submit::Timing;
 use plan::{Env, Plan, Step};
@@ -36,6 +36,11 @@ pub async fn reconcile(
     webhook: Arc<DeserializeGuard<GeminiWebhook>>,
     ctx: Arc<Context>,
 ) -> Result<Action, Error> {
+    guarded(Box::pin(turn(webhook, ctx))).await
+}
+
+/// Passes until there is nothing to do now.
+async fn turn(webhook: Arc<DeserializeGuard<GeminiWebhook>>, ctx: Arc<Context>) -> Result<Action, Error> {
     let meta = webhook.meta();
     let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone());
     let api: Api<GeminiWebhook> = Api::namespaced(ctx.writer.clone(), &namespace);

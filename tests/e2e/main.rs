@@ -11,6 +11,7 @@ mod adversity;
 mod bad_input;
 mod crds;
 mod deletion;
+mod delivery;
 mod main_job;
 mod objects;
 mod sweep;

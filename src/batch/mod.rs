@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource};
 
@@ -29,7 +28,7 @@ pub use memory::Memory;
 
 use crate::api::GeminiBatch;
 use crate::api::batch::GeminiBatchStatus;
-use crate::controller::{Context, Error, Next, notes, publish, replace};
+use crate::controller::{Context, Error, Guarded, Next, notes, publish, replace};
 use plan::{Env, Plan, Step};
 
 /// Passes in one reconcile; a batch needs about nine from nothing to its recorded job.
@@ -45,10 +44,7 @@ pub(crate) struct Subject<'a> {
 }
 
 /// One reconcile: passes until there is nothing to do now.
-pub async fn reconcile(
-    batch: Arc<DeserializeGuard<GeminiBatch>>,
-    ctx: Arc<Context>,
-) -> Result<Action, Error> {
+pub async fn reconcile(batch: Arc<Guarded<GeminiBatch>>, ctx: Arc<Context>) -> Result<Action, Error> {
     let batch = match &batch.0 {
         Ok(batch) => batch,
         Err(invalid) => {

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::core::DeserializeGuard;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::credentials::KeyCache;
+use super::guard::Guarded;
 use super::listings::Listings;
 use super::metrics::Metrics;
 use super::notes::Note;
@@ -33,7 +33,7 @@ pub struct Context {
     pub recorder: Recorder,
     pub credentials: KeyCache,
     pub listings: Listings,
-    pub webhooks: Store<DeserializeGuard<GeminiWebhook>>,
+    pub webhooks: Store<Guarded<GeminiWebhook>>,
     pub metrics: Metrics,
     /// Tasks that must end before the process may: a POST and its record.
     pub tasks: TaskTracker,

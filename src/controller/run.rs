@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::select_all;
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef};
@@ -20,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::context::{Context, Memories};
 use super::credentials::KeyCache;
 use super::error::Error;
+use super::guard::Guarded;
 use super::identity;
 use super::listings::Listings;
 use super::metrics::{Metrics, ReconcileLabels};
@@ -183,7 +183,7 @@ pub async fn run(
 }
 
 /// One API for each namespace, or one for all.
-fn apis<K>(client: &Client, namespaces: &[String]) -> Vec<Api<DeserializeGuard<K>>>
+fn apis<K>(client: &Client, namespaces: &[String]) -> Vec<Api<Guarded<K>>>
 where
     K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
 {
@@ -197,11 +197,7 @@ fn watch_config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-async fn run_batches(
-    api: Api<DeserializeGuard<GeminiBatch>>,
-    ctx: Arc<Context>,
-    gate: Option<readiness::Gate>,
-) {
+async fn run_batches(api: Api<Guarded<GeminiBatch>>, ctx: Arc<Context>, gate: Option<readiness::Gate>) {
     let controller = Controller::new(api, watch_config());
     let store = controller.store();
     let ready = async move {
@@ -230,7 +226,7 @@ async fn run_batches(
     tokio::join!(ready, work);
 }
 
-async fn run_webhooks(api: Api<DeserializeGuard<GeminiWebhook>>, ctx: Arc<Context>) {
+async fn run_webhooks(api: Api<Guarded<GeminiWebhook>>, ctx: Arc<Context>) {
     Controller::new(api, watch_config())
         .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
         .run(
@@ -265,7 +261,7 @@ fn retry(ctx: &Context, error: &Error, failures: u32) -> Action {
 }
 
 type Finished<K> =
-    Result<(ObjectRef<DeserializeGuard<K>>, Action), kube::runtime::controller::Error<Error, watcher::Error>>;
+    Result<(ObjectRef<Guarded<K>>, Action), kube::runtime::controller::Error<Error, watcher::Error>>;
 
 /// The one place that logs and counts what became of a reconcile.
 fn report<K>(ctx: &Context, kind: &'static str, result: &Finished<K>)

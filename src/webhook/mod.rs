@@ -11,24 +11,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource};
 
 pub use memory::Memory;
 
 use crate::api::GeminiWebhook;
-use crate::controller::{Context, Error, Next, notes, publish, replace};
+use crate::controller::{Context, Error, Guarded, Next, notes, publish, replace};
 use plan::{Env, Plan, Step};
 
 /// Passes in one reconcile; a webhook needs about six from nothing to its ping.
 const MAX_PASSES: usize = 12;
 
 /// One reconcile: passes until there is nothing to do now.
-pub async fn reconcile(
-    webhook: Arc<DeserializeGuard<GeminiWebhook>>,
-    ctx: Arc<Context>,
-) -> Result<Action, Error> {
+pub async fn reconcile(webhook: Arc<Guarded<GeminiWebhook>>, ctx: Arc<Context>) -> Result<Action, Error> {
     let webhook = match &webhook.0 {
         Ok(webhook) => webhook,
         Err(invalid) => {

@@ -80,7 +80,7 @@ async fn gemini_side(
         let listing = ctx.listings.since(&ctx.gemini, &ctx.metrics, key, fingerprint, since).await?;
         seen.listing = Some(ours(subject, &listing.jobs));
     }
-    let mut job = needs.job;
+    let mut job = needs.job || (needs.ended && is_other_key(subject, fingerprint));
     if let Some(since) = needs.sweep_since {
         let listing = ctx.listings.since(&ctx.gemini, &ctx.metrics, key, fingerprint, since).await?;
         ctx.batch_memory.update(&uid, |m| m.swept = Some(Timestamp::now()));
@@ -98,6 +98,11 @@ async fn gemini_side(
         seen.job = Some(look(subject, key, needs.for_event).await?);
     }
     Ok(())
+}
+
+/// Whether the newest run was submitted with another key than this one.
+fn is_other_key(subject: &Subject<'_>, fingerprint: &str) -> bool {
+    newest_run(&subject.batch).is_some_and(|run| run.key_fingerprint != fingerprint)
 }
 
 /// Whether a webhook should have told what the sweep has found.

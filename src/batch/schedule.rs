@@ -9,6 +9,7 @@ use super::plan::Env;
 use crate::api::batch::{GeminiBatch, GeminiBatchStatus, Run, Submission};
 use crate::api::condition::batch_type;
 use crate::controller::{after, until};
+use crate::gemini;
 use crate::submit::Timing;
 
 /// When to GET the job.
@@ -27,12 +28,12 @@ pub fn look(
 ) -> Look {
     let at = |at: Timestamp| Look { due: at <= env.now, for_event: false, at: Some(at) };
     let past = |from: Option<Timestamp>, pause: Duration| from.map_or(env.now, |from| after(from, pause));
-    // Recorded but never seen, or ended but not delivered and forgotten by a restart.
-    if run.state.is_none() || (is_terminal(run) && memory.job.is_none()) {
-        return at(env.now);
-    }
-    if is_terminal(run) {
+    if ended(run, memory).is_some() {
         return Look { due: false, for_event: false, at: None };
+    }
+    // Recorded but never seen, or ended but not delivered and forgotten by a restart.
+    if run.state.is_none() || is_terminal(run) {
+        return at(env.now);
     }
     let event = status.last_event.as_ref().filter(|e| {
         Some(&e.remote_name) == run.remote_name.as_ref() && Some(&e.id) != memory.handled_event.as_ref()
@@ -93,6 +94,14 @@ pub fn pause_left(run: &Run, memory: &Memory, env: &Env<'_>) -> Duration {
     let pause = Timing::pause(env.timing.attempt_pause, env.timing.attempt_pause_max, refusals);
     let own = after(run.intent_time.0, pause);
     until(memory.retry_at.map_or(own, |told| told.max(own)), env.now)
+}
+
+/// The job of this run, if a look of this process has shown its end.
+pub fn ended<'a>(run: &Run, memory: &'a Memory) -> Option<&'a gemini::Batch> {
+    memory
+        .job
+        .as_ref()
+        .filter(|job| job.is_terminal() && run.remote_name.as_deref() == Some(job.name.as_str()))
 }
 
 pub fn is_terminal(run: &Run) -> bool {

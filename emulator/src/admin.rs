@@ -39,6 +39,11 @@ pub async fn handle(app: &Arc<App>, method: &Method, path: &str, query: &Query, 
         }
         ("GET", ["clock"]) => Ok(clock(app)),
         ("POST", ["clock"]) => advance(app, body).await,
+        ("POST", ["calls", "release"]) => {
+            let released = app.held.count();
+            app.held.release();
+            Ok(json!({ "released": released }))
+        }
         ("POST", ["jobs", "release"]) => release(app, body).await,
         ("POST", ["jobs", id, "finish"]) => finish(app, id, body).await,
         ("POST", ["files", id, "expire"]) => expire(app, id),
@@ -172,6 +177,7 @@ fn state(app: &App) -> Value {
     json!({
         "jobs": jobs.len(),
         "open_jobs": open,
+        "held_calls": app.held.count(),
         "files": files.len(),
         "webhooks": webhooks.len(),
         "job_names": jobs,

@@ -12,7 +12,7 @@ use crate::answer::{Closed, respond, served};
 use crate::calls::{Call, Route};
 use crate::clock::{SECOND, http_date};
 use crate::errors::{ApiError, Form, default_message, status_of};
-use crate::faults::{CallFault, Drop};
+use crate::faults::{CallFault, Drop, HoldCall};
 use crate::http::{Answer, Context, Reply};
 use crate::json::put;
 use crate::ledger::RequestEntry;
@@ -71,6 +71,9 @@ impl Exchange {
             self.ctx.next_page_token.clone_from(&fault.next_page_token);
             wait(fault.delay_ms.map(|delay| delay.pick(fired.seed, &fired.word))).await;
         }
+        if fault.hold == Some(HoldCall::Request) {
+            self.app.held.wait().await;
+        }
         if fault.drop == Some(Drop::Request) {
             self.record(None, false, label, 0);
             return Err(Closed);
@@ -82,6 +85,9 @@ impl Exchange {
         let real = executes.then(|| self.execute());
         if let Some(fired) = &fired {
             wait(fault.answer_delay_ms.map(|delay| delay.pick(fired.seed, &fired.word))).await;
+        }
+        if fault.hold == Some(HoldCall::Answer) {
+            self.app.held.wait().await;
         }
         if fault.drop == Some(Drop::Answer) {
             self.record(None, true, label, 0);

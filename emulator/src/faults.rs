@@ -148,6 +148,15 @@ pub enum Drop {
     Answer,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldCall {
+    /// Before it is executed.
+    Request,
+    /// Executed, but not answered.
+    Answer,
+}
+
 /// What happens to a call. Several fields may be given together.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -158,6 +167,9 @@ pub struct CallFault {
     /// Wait between executing and answering.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer_delay_ms: Option<Amount>,
+    /// Wait there until `POST calls/release`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldCall>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drop: Option<Drop>,
     /// Answer this status.

@@ -1,6 +1,7 @@
 //! Everything the emulator remembers, behind one lock, and what all rooms share.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -67,8 +68,37 @@ pub struct App {
     pub settling: tokio::sync::Mutex<()>,
     /// Told after every call, for `execute_late_calls`.
     pub calls: tokio::sync::watch::Sender<u64>,
+    /// Calls that a `hold` keeps waiting.
+    pub held: Held,
     /// Told after every delivery, for reordered ones.
     pub delivered: tokio::sync::watch::Sender<u64>,
+}
+
+/// Calls that wait for a release.
+#[derive(Debug, Default)]
+pub struct Held {
+    waiting: AtomicUsize,
+    release: Notify,
+}
+
+impl Held {
+    /// Waits for the next release.
+    pub async fn wait(&self) {
+        // From here on a release counts, also before the first poll: whoever sees the number may release.
+        let released = self.release.notified();
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        released.await;
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub fn count(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// Lets all go on that wait now.
+    pub fn release(&self) {
+        self.release.notify_waiters();
+    }
 }
 
 impl App {
@@ -83,6 +113,7 @@ impl App {
             wake: Notify::new(),
             settling: tokio::sync::Mutex::new(()),
             calls: tokio::sync::watch::Sender::new(0),
+            held: Held::default(),
             delivered: tokio::sync::watch::Sender::new(0),
         }
     }

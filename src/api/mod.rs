@@ -7,6 +7,7 @@ pub mod batch;
 pub mod condition;
 pub mod duration;
 pub mod keyring;
+pub mod meta;
 pub mod refs;
 pub mod webhook;
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::core::DeserializeGuard;
 use kube::runtime::events::{Recorder, Reporter};
 
 use super::memory::Memory;
@@ -17,6 +16,7 @@ use super::tests::{World, job, now, recorded};
 use crate::api::batch::{GeminiBatch, LastEvent, Phase};
 use crate::api::condition::{get, is_true};
 use crate::api::{FINALIZER, RESUBMIT_ANNOTATION};
+use crate::controller::Guarded;
 use crate::controller::{Context, Error, KeyCache, Next};
 use crate::gemini::{self, Gemini, State};
 use crate::rows::Collector;
@@ -273,6 +273,6 @@ async fn a_panic_of_one_object_is_its_own_error() {
     });
     let mut batch = ended(&World::new());
     batch.metadata.finalizers = Some(vec![FINALIZER.into()]);
-    let seen = super::reconcile(Arc::new(DeserializeGuard(Ok(batch))), ctx).await;
+    let seen = super::reconcile(Arc::new(Guarded(Ok(batch))), ctx).await;
     assert!(matches!(seen, Err(Error::Panicked)), "{seen:?}");
 }

@@ -24,8 +24,6 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
-use kube::core::DeserializeGuard;
-use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource};
 
@@ -33,7 +31,9 @@ pub use memory::Memory;
 
 use crate::api::GeminiBatch;
 use crate::api::batch::GeminiBatchStatus;
-use crate::controller::{Context, Error, Next, guarded, malformed, notes, publish, replace};
+use crate::controller::{
+    Context, Error, Guarded, Next, Unreadable, guarded, malformed, notes, publish, replace,
+};
 use crate::submit;
 use plan::{Env, Plan, Step};
 
@@ -50,25 +50,22 @@ pub(crate) struct Subject<'a> {
 }
 
 /// One reconcile. An object that makes it panic is set aside for a while, as one that fails in any other way.
-pub async fn reconcile(
-    batch: Arc<DeserializeGuard<GeminiBatch>>,
-    ctx: Arc<Context>,
-) -> Result<Action, Error> {
+pub async fn reconcile(batch: Arc<Guarded<GeminiBatch>>, ctx: Arc<Context>) -> Result<Action, Error> {
     guarded(Box::pin(turn(batch, ctx))).await
 }
 
 /// Passes until there is nothing to do now.
-async fn turn(batch: Arc<DeserializeGuard<GeminiBatch>>, ctx: Arc<Context>) -> Result<Action, Error> {
+async fn turn(batch: Arc<Guarded<GeminiBatch>>, ctx: Arc<Context>) -> Result<Action, Error> {
     let meta = batch.meta();
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     let name = meta.name.as_deref().unwrap_or_default();
     let uid = meta.uid.clone().unwrap_or_default();
     let api: Api<GeminiBatch> = Api::namespaced(ctx.writer.clone(), namespace);
     // The cache may be older than our own last write: what decides about money is read live.
-    let live: Api<DeserializeGuard<GeminiBatch>> = Api::namespaced(ctx.writer.clone(), namespace);
+    let live: Api<Guarded<GeminiBatch>> = Api::namespaced(ctx.writer.clone(), namespace);
     let batch = match live.get_opt(name).await? {
-        Some(DeserializeGuard(Ok(batch))) => batch,
-        Some(DeserializeGuard(Err(invalid))) => return skip(&ctx, &api, namespace, &invalid).await,
+        Some(Guarded(Ok(batch))) => batch,
+        Some(Guarded(Err(invalid))) => return skip(&ctx, &api, namespace, &invalid).await,
         None => {
             ctx.batch_memory.forget(&uid);
             return Ok(Action::await_change());
@@ -100,7 +97,7 @@ async fn skip(
     ctx: &Context,
     api: &Api<GeminiBatch>,
     namespace: &str,
-    invalid: &InvalidObject,
+    invalid: &Unreadable,
 ) -> Result<Action, Error> {
     if let Some(action) = malformed::skip::<GeminiBatch>(ctx, namespace, invalid, plan::PROTOCOL).await? {
         return Ok(action);

@@ -89,7 +89,7 @@ async fn gemini_side(
         seen.listing = Some(ours(subject, &listing.jobs));
     }
     // What an event asks for comes first: no trouble with anybody else's job may stand in its way.
-    if needs.job {
+    if needs.job || (needs.ended && is_other_key(subject, fingerprint)) {
         seen.job = Some(look(subject, key, fingerprint, needs.for_event).await?);
     }
     if let Some(since) = needs.sweep_since {
@@ -134,6 +134,11 @@ async fn sweep(
     }
     seen.job = Some(facts);
     Ok(())
+}
+
+/// Whether the newest run was submitted with another key than this one.
+fn is_other_key(subject: &Subject<'_>, fingerprint: &str) -> bool {
+    newest_run(&subject.batch).is_some_and(|run| run.key_fingerprint != fingerprint)
 }
 
 /// Whether a webhook should have told what the sweep has found.

@@ -13,7 +13,7 @@ use super::draft::Draft;
 use super::memory::Memory;
 use super::observed::{JobFacts, Observed, Tracking};
 use super::record::is_refused;
-use super::schedule::{age, is_terminal, listing_due, look, pause_left, sweep_due, tracking};
+use super::schedule::{age, ended, is_terminal, listing_due, look, pause_left, sweep_due, tracking};
 use crate::api::batch::{
     GeminiBatch, GeminiBatchStatus, Identity, Listings, Phase, Run, Submission, WebhookMode,
 };
@@ -87,6 +87,8 @@ pub struct Needs {
     /// A listing of that age is enough to see whether the recorded job has ended.
     pub sweep_since: Option<Timestamp>,
     pub job: bool,
+    /// The job is known to have ended: another look is needed only if the key is not the one it was submitted with.
+    pub ended: bool,
     /// The look is on account of an event.
     pub for_event: bool,
     pub tracking: bool,
@@ -126,16 +128,18 @@ pub fn needs(batch: &GeminiBatch, memory: &Memory, env: &Env<'_>) -> Needs {
             },
             Submission::Recorded => {
                 let look = look(batch, status, run, memory, env);
+                let ended = ended(run, memory).is_some();
                 // Of an ended job a listing says nothing new.
                 let sweep_since = sweep_due(status, memory, env)
-                    .filter(|tick| *tick <= env.now)
-                    .filter(|_| !is_terminal(run));
+                    .filter(|tick| *tick <= env.now && !ended && !is_terminal(run));
                 Needs {
-                    credentials: look.due
+                    credentials: ended
+                        || look.due
                         || sweep_since.is_some()
                         || tracking(status).is_none()
                         || wants_cancel(batch, memory),
                     job: look.due,
+                    ended,
                     for_event: look.for_event,
                     sweep_since,
                     tracking: true,
@@ -332,7 +336,9 @@ fn remote(
     if let Some(pause) = credentials_problem(&mut draft, seen) {
         return draft.plan(Step::None, Next::After(env.timing.secret_reread.min(pause)));
     }
-    match seen.job.as_ref() {
+    let remembered = ended(run, memory).filter(|_| seen.credentials.is_some() && !is_foreign_key(run, seen));
+    let known = remembered.map(|job| JobFacts::Found(Box::new(job.clone())));
+    match seen.job.as_ref().or(known.as_ref()) {
         Some(JobFacts::Gone) if is_foreign_key(run, seen) => {
             let message = format!(
                 "{remote} is not visible to the present API key, which is not the one it was submitted with (is it a \

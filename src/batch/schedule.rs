@@ -10,6 +10,7 @@ use crate::api::RESUBMIT_ANNOTATION;
 use crate::api::batch::{GeminiBatch, GeminiBatchStatus, Run, Submission};
 use crate::api::condition::batch_type;
 use crate::controller::{Error, after, until};
+use crate::gemini;
 use crate::submit::Timing;
 
 /// When to GET the job.
@@ -28,6 +29,9 @@ pub fn look(
 ) -> Look {
     let at = |at: Timestamp| Look { due: at <= env.now, for_event: false, at: Some(at) };
     let past = |from: Option<Timestamp>, pause: Duration| from.map_or(env.now, |from| after(from, pause));
+    if ended(run, memory).is_some() {
+        return Look { due: false, for_event: false, at: None };
+    }
     // Recorded but never seen; or ended but not delivered, as a try failed: the job says where its results are, or
     // that they are gone. How soon the next try comes is `rest`'s to say.
     if run.state.is_none() || is_terminal(run) {
@@ -92,6 +96,13 @@ pub fn pause_left(run: &Run, memory: &Memory, env: &Env<'_>) -> Duration {
     let pause = Timing::pause(env.timing.attempt_pause, env.timing.attempt_pause_max, refusals);
     let own = after(run.intent_time.0, pause);
     until(memory.retry_at.map_or(own, |told| told.max(own)), env.now)
+}
+
+/// The job of this run, if a look of this process has shown its end. It stays true when a write that followed came too
+/// late; after a delivery that failed, another look is worth its call.
+pub fn ended<'a>(run: &Run, memory: &'a Memory) -> Option<&'a gemini::Batch> {
+    let job = memory.job.as_ref().filter(|_| memory.rest.is_none())?;
+    (job.is_terminal() && run.remote_name.as_deref() == Some(job.name.as_str())).then_some(job)
 }
 
 pub fn is_terminal(run: &Run) -> bool {

@@ -305,6 +305,35 @@ fn a_doubt_is_looked_into_and_never_sent_again() {
     assert_eq!(get(&planned.status.conditions, "Submitted").unwrap().reason, "ProjectUnproven");
 }
 
+/// A delivery may fail after the look that showed the end: the write was too late (an event was stored meanwhile), the
+/// sink was away. It is made good at once, and without another GET.
+#[test]
+fn a_known_end_is_delivered_without_another_look() {
+    let world = World::new();
+    let Some(JobFacts::Found(ended)) = job(State::Succeeded).job else { panic!("a job") };
+    let memory = Memory { job: Some(*ended), looked: Some(now()), ..Memory::default() };
+    let with_key = |fingerprint: &str| Observed {
+        credentials: Some(Credentials::Ready { fingerprint: fingerprint.into() }),
+        ..Observed::default()
+    };
+    // However far the status came before the write failed.
+    for state in [None, Some("RUNNING"), Some("SUCCEEDED")] {
+        let batch = recorded(&world, state);
+        let asked = needs(&batch, &memory, &world.at(now()));
+        assert_eq!((asked.credentials, asked.job, asked.sweep_since), (true, false, None), "{state:?}");
+        let planned = plan(&batch, &with_key(FINGERPRINT), &memory, &world.at(now()));
+        assert_eq!(planned.step, Step::Deliver { remote: "batches/a".into() }, "{state:?}");
+        // Another key may not see the job's files: the job is looked at again, and what that shows counts.
+        assert!(asked.ended);
+        let planned = plan(&batch, &with_key("other"), &memory, &world.at(now()));
+        assert_eq!(planned.step, Step::None, "{state:?}");
+    }
+    let mut other = memory;
+    other.job.as_mut().unwrap().name = "batches/older".into();
+    let asked = needs(&recorded(&world, Some("SUCCEEDED")), &other, &world.at(now()));
+    assert!(asked.job, "what was seen of another job says nothing");
+}
+
 #[test]
 fn waits_for_nothing_but_the_next_sweep() {
     let world = World::new();

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kube::core::DeserializeGuard;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::credentials::KeyCache;
 use super::listings::Listings;
 use super::metrics::Metrics;
+use super::unreadable::Guarded;
 use crate::api::GeminiWebhook;
 use crate::gemini::Gemini;
 use crate::submit::{OperatorSecret, Timing};
@@ -31,7 +31,7 @@ pub struct Context {
     pub credentials: KeyCache,
     pub listings: Listings,
     /// One for each watch: a store holds what one watch has shown, and nothing else.
-    pub webhooks: Vec<Store<DeserializeGuard<GeminiWebhook>>>,
+    pub webhooks: Vec<Store<Guarded<GeminiWebhook>>>,
     pub metrics: Metrics,
     /// Tasks that must end before the process may: a POST and its record.
     pub tasks: TaskTracker,
@@ -42,7 +42,7 @@ pub struct Context {
 
 impl Context {
     /// The webhooks of all namespaces that can hold one.
-    pub fn webhooks(&self) -> Vec<Arc<DeserializeGuard<GeminiWebhook>>> {
+    pub fn webhooks(&self) -> Vec<Arc<Guarded<GeminiWebhook>>> {
         self.webhooks.iter().flat_map(Store::state).collect()
     }
 }

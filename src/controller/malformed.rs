@@ -6,8 +6,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DynamicObject;
-use kube::core::DeserializeGuard;
-use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
@@ -19,6 +17,7 @@ use super::finalizer::{is_claimed, release};
 use super::next::{after, until};
 use super::notes::Note;
 use super::report::publish;
+use super::unreadable::{Guarded, Unreadable};
 
 /// What `spec.deletionTimeout` is by default: what the object itself says cannot be read.
 const DELETION_TIMEOUT: Duration = Duration::from_mins(20);
@@ -68,13 +67,13 @@ fn complaint(error: &str, written_by: Option<i64>, ours: i32) -> (&'static str, 
 pub async fn skip<K>(
     ctx: &Context,
     namespace: &str,
-    object: &InvalidObject,
+    object: &Unreadable,
     protocol: i32,
 ) -> Result<Option<Action>, Error>
 where
     K: Resource<DynamicType = ()>,
 {
-    let guard = DeserializeGuard::<K>(Err(object.clone()));
+    let guard = Guarded::<K>(Err(object.clone()));
     let about = guard.object_ref(&());
     ctx.metrics.malformed.inc();
     let (kind, name) = (K::kind(&()), about.name.clone().unwrap_or_default());
@@ -101,11 +100,11 @@ async fn written_by<K: Resource<DynamicType = ()>>(
 }
 
 /// Takes our finalizer from an object that cannot be read, and says what of it may be `left` at Gemini.
-pub async fn let_go<K>(ctx: &Context, api: &Api<K>, object: &InvalidObject, left: &str) -> Result<(), Error>
+pub async fn let_go<K>(ctx: &Context, api: &Api<K>, object: &Unreadable, left: &str) -> Result<(), Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    let guard = DeserializeGuard::<K>(Err(object.clone()));
+    let guard = Guarded::<K>(Err(object.clone()));
     let message = format!(
         "the object was deleted and cannot be read, so nothing was removed at Gemini; {left} may be left there, look \
          for it and delete it"

@@ -14,6 +14,7 @@ mod notes;
 mod report;
 mod run;
 mod status;
+mod unreadable;
 
 pub use context::{Context, Memories};
 pub use credentials::{Credentials, Found, KeyCache};
@@ -27,3 +28,4 @@ pub use notes::{Note, notes};
 pub use report::publish;
 pub use run::{RunError, Settings, gemini, run};
 pub use status::replace;
+pub use unreadable::{Guarded, Unreadable};

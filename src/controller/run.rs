@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::select_all;
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::store::Writer;
@@ -24,6 +23,7 @@ use super::error::Error;
 use super::identity::{self, IDENTITY_SECRET};
 use super::listings::Listings;
 use super::metrics::{Metrics, ReconcileLabels};
+use super::unreadable::Guarded;
 use crate::api::{GeminiBatch, GeminiWebhook};
 use crate::gemini::Gemini;
 use crate::runtime::listen::{self, Announcement, announce};
@@ -220,13 +220,13 @@ fn gates(readiness: &Readiness, kind: &str, places: &[String]) -> Vec<readiness:
 }
 
 /// Follows the webhooks of one place for ever.
-async fn cache(api: Api<DeserializeGuard<GeminiWebhook>>, writer: Writer<DeserializeGuard<GeminiWebhook>>) {
+async fn cache(api: Api<Guarded<GeminiWebhook>>, writer: Writer<Guarded<GeminiWebhook>>) {
     let watch = watcher(api, watch_config()).default_backoff();
     watch.reflect(writer).touched_objects().for_each(|_| futures::future::ready(())).await;
 }
 
 /// One API for each namespace, or one for all.
-fn apis<K>(client: &Client, namespaces: &[String]) -> Vec<Api<DeserializeGuard<K>>>
+fn apis<K>(client: &Client, namespaces: &[String]) -> Vec<Api<Guarded<K>>>
 where
     K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
 {
@@ -240,7 +240,7 @@ fn watch_config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-async fn run_batches(api: Api<DeserializeGuard<GeminiBatch>>, ctx: Arc<Context>, gate: readiness::Gate) {
+async fn run_batches(api: Api<Guarded<GeminiBatch>>, ctx: Arc<Context>, gate: readiness::Gate) {
     let controller = Controller::new(api, watch_config());
     let store = controller.store();
     let ready = async move {
@@ -269,7 +269,7 @@ async fn run_batches(api: Api<DeserializeGuard<GeminiBatch>>, ctx: Arc<Context>,
     tokio::join!(ready, work);
 }
 
-async fn run_webhooks(api: Api<DeserializeGuard<GeminiWebhook>>, ctx: Arc<Context>) {
+async fn run_webhooks(api: Api<Guarded<GeminiWebhook>>, ctx: Arc<Context>) {
     Controller::new(api, watch_config())
         .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
         .run(
@@ -304,7 +304,7 @@ fn retry(ctx: &Context, error: &Error, failures: u32) -> Action {
 }
 
 type Finished<K> =
-    Result<(ObjectRef<DeserializeGuard<K>>, Action), kube::runtime::controller::Error<Error, watcher::Error>>;
+    Result<(ObjectRef<Guarded<K>>, Action), kube::runtime::controller::Error<Error, watcher::Error>>;
 
 /// The one place that logs and counts what became of a reconcile.
 fn report<K>(ctx: &Context, kind: &'static str, result: &Finished<K>)

@@ -284,6 +284,15 @@ fn redact(text: &str, key: &ApiKey) -> String {
     if key.is_empty() { clean(text) } else { clean(&text.replace(key, "<API key>")) }
 }
 
+/// The same for a whole body whose words will be shown: the outcome of the POST is judged, and told, elsewhere.
+pub(super) fn redact_body(body: Vec<u8>, key: &ApiKey) -> Vec<u8> {
+    let key = key.expose_secret();
+    match std::str::from_utf8(&body) {
+        Ok(text) if !key.is_empty() && text.contains(key) => text.replace(key, "<API key>").into_bytes(),
+        _ => body,
+    }
+}
+
 /// One line, at most 512 bytes.
 fn clean(text: &str) -> String {
     let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();

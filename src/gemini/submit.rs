@@ -8,7 +8,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 
-use super::error::{describe, parse_error, retry_after};
+use super::error::{describe, parse_error, redact_body, retry_after};
 use super::http::{ApiKey, Gemini, key_header, key_header_name};
 use super::wire::{id_in, model_path};
 
@@ -73,6 +73,6 @@ impl Gemini {
         }
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers(), &parse_error(status, &body));
-        PostEnd::Answer { status, retry_after, body }
+        PostEnd::Answer { status, retry_after, body: redact_body(body, key) }
     }
 }

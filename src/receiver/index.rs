@@ -110,6 +110,7 @@ impl State {
 /// A GeminiBatch without what the receiver does not read: neither its input nor most of its status.
 #[derive(Clone, Debug, Deserialize)]
 pub struct SlimBatch {
+    #[serde(deserialize_with = "crate::api::meta::outline")]
     metadata: ObjectMeta,
     #[serde(default)]
     status: Lenient<SlimStatus>,
@@ -217,6 +218,18 @@ pub mod tests {
         assert!(index.find("batches/3").is_empty());
         let state = index.state.read().unwrap();
         assert!(state.batches.is_empty() && state.by_remote_name.is_empty());
+    }
+
+    /// Read from text, as the client does: a tree would hide the limit.
+    #[test]
+    fn an_object_that_is_nested_too_deep_is_read_all_the_same() {
+        let deep = format!("{}{}", r#"{"f:deeper":"#.repeat(500), "1".to_owned() + &"}".repeat(500));
+        let text = format!(
+            r#"{{"metadata":{{"managedFields":[{{"fieldsV1":{deep}}}],"namespace":"a","name":"x","uid":"1"}},"spec":{deep},
+                "status":{{"runs":[{{"remoteName":"batches/1"}}]}}}}"#
+        );
+        let batch = serde_json::from_str::<SlimBatch>(&text).unwrap().into_batch().unwrap();
+        assert_eq!(batch.remote_names, ["batches/1".into()]);
     }
 
     #[test]

@@ -156,6 +156,7 @@ impl State {
 /// A GeminiWebhook without what the receiver does not read.
 #[derive(Clone, Debug, Deserialize)]
 pub struct SlimWebhook {
+    #[serde(deserialize_with = "crate::api::meta::outline")]
     metadata: ObjectMeta,
     #[serde(default)]
     status: Lenient<SlimStatus>,

@@ -14,8 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::core::DeserializeGuard;
-use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource};
 use secrecy::ExposeSecret;
@@ -23,7 +21,9 @@ use secrecy::ExposeSecret;
 pub use memory::Memory;
 
 use crate::api::{GeminiWebhook, GeminiWebhookStatus};
-use crate::controller::{Context, Error, Next, after, guarded, malformed, notes, publish, replace};
+use crate::controller::{
+    Context, Error, Guarded, Next, Unreadable, after, guarded, malformed, notes, publish, replace,
+};
 use crate::gemini::ApiKey;
 use crate::submit::Timing;
 use plan::{Env, Plan, Step};
@@ -32,24 +32,21 @@ use plan::{Env, Plan, Step};
 const MAX_PASSES: usize = 12;
 
 /// One reconcile: passes until there is nothing to do now.
-pub async fn reconcile(
-    webhook: Arc<DeserializeGuard<GeminiWebhook>>,
-    ctx: Arc<Context>,
-) -> Result<Action, Error> {
+pub async fn reconcile(webhook: Arc<Guarded<GeminiWebhook>>, ctx: Arc<Context>) -> Result<Action, Error> {
     guarded(Box::pin(turn(webhook, ctx))).await
 }
 
 /// Passes until there is nothing to do now.
-async fn turn(webhook: Arc<DeserializeGuard<GeminiWebhook>>, ctx: Arc<Context>) -> Result<Action, Error> {
+async fn turn(webhook: Arc<Guarded<GeminiWebhook>>, ctx: Arc<Context>) -> Result<Action, Error> {
     let meta = webhook.meta();
     let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone());
     let api: Api<GeminiWebhook> = Api::namespaced(ctx.writer.clone(), &namespace);
     let uid = meta.uid.clone().unwrap_or_default();
     // The cache may be older than our own last write: what decides is read live.
-    let live: Api<DeserializeGuard<GeminiWebhook>> = Api::namespaced(ctx.writer.clone(), &namespace);
+    let live: Api<Guarded<GeminiWebhook>> = Api::namespaced(ctx.writer.clone(), &namespace);
     let mut current = match live.get_opt(name.as_deref().unwrap_or_default()).await? {
-        Some(DeserializeGuard(Ok(current))) => current,
-        Some(DeserializeGuard(Err(invalid))) => return skip(&ctx, &api, &namespace, &invalid).await,
+        Some(Guarded(Ok(current))) => current,
+        Some(Guarded(Err(invalid))) => return skip(&ctx, &api, &namespace, &invalid).await,
         None => {
             ctx.webhook_memory.forget(&uid);
             return Ok(Action::await_change());
@@ -91,7 +88,7 @@ async fn skip(
     ctx: &Context,
     api: &Api<GeminiWebhook>,
     namespace: &str,
-    invalid: &InvalidObject,
+    invalid: &Unreadable,
 ) -> Result<Action, Error> {
     // Its status has no protocol: nothing that it does costs money.
     if let Some(action) = malformed::skip::<GeminiWebhook>(ctx, namespace, invalid, i32::MAX).await? {

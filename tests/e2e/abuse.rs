@@ -3,10 +3,11 @@
 use data_encoding::BASE64;
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::StatusCode;
+use serde_json::json;
 use sha2::Sha256;
 
 use crate::objects::tickets;
-use crate::support::Bed;
+use crate::support::{Bed, BedOptions};
 
 const BODY: &str = r#"{"type":"batch.succeeded","version":"v1","data":{"id":"batches/none"}}"#;
 
@@ -67,8 +68,28 @@ async fn forged_stale_and_oversized_deliveries_cost_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_turn_up_nowhere() {
-    let bed = Bed::new("canary").await;
+    let wrong = "AIza-canary-wrong-key";
+    let right = BedOptions::default().api_key;
+    // Refusals that quote the key that they were sent: of a look, of the POST, and of a page that is no answer at all.
+    let quoting = |call: &str, key: &str, status: u16, form: &str| {
+        json!({
+            "match": {"call": call, "key": key},
+            "do": {"status": status, "form": form, "message": format!("not today, {key}")},
+            "times": 1,
+        })
+    };
+    let faults = json!({"rules": [
+        quoting("models.get", wrong, 403, "rpc"),
+        quoting("files.upload_start", &right, 500, "rpc"),
+        quoting("batches.create", &right, 429, "rpc"),
+        quoting("batches.get", &right, 503, "short"),
+    ]});
+    let bed = Bed::with("canary", BedOptions { faults: Some(faults), ..BedOptions::default() }).await;
+    bed.make_api_key_as("gemini", wrong).await;
+    bed.apply(&tickets("refused", 1, "None")).await;
+    bed.wait_condition("refused", "Admitted", "False", "CredentialsInvalid").await;
     bed.make_api_key().await;
+    bed.wait_complete("refused").await;
     let webhook = bed.make_webhook().await;
     let secret = bed.signing_secret(&webhook).await;
     bed.apply(&tickets("tickets", 3, "Auto")).await;
@@ -77,7 +98,9 @@ async fn secrets_turn_up_nowhere() {
     let objects = bed.kubectl().run(&["get", "gb,gwh,configmaps,events", "-o", "yaml"]).await.expect();
     let everything = [bed.logs(), bed.metrics().await, objects].concat();
     assert!(everything.contains("gemini_operator_submissions_total"), "the metrics were read");
-    for canary in [bed.options.api_key.as_str(), secret.as_str(), secret.trim_start_matches("whsec_")] {
-        assert!(!everything.contains(canary), "a secret turned up");
+    assert!(everything.contains("not today, <API key>"), "the refusals were told");
+    for canary in [right.as_str(), wrong, secret.as_str(), secret.trim_start_matches("whsec_")] {
+        let line = everything.lines().find(|line| line.contains(canary));
+        assert_eq!(line, None, "a secret turned up");
     }
 }

@@ -36,20 +36,47 @@ async fn a_lost_answer_is_found_in_a_listing() {
 async fn a_controller_killed_after_the_post_adopts_its_job() {
     let mut bed = bed_with_faults(
         "killed",
-        json!({"rules": [{"match": {"call": "batches.create"}, "do": {"answer_delay_ms": 20_000}, "times": 1}]}),
+        json!({"rules": [{"match": {"call": "batches.create"}, "do": {"hold": "answer"}, "times": 1}]}),
     )
     .await;
     bed.apply(&tickets("tickets", 3, "None")).await;
-    poll(PATIENCE, async || {
-        let jobs = bed.ledger().await.0["jobs"].as_array().map_or(0, Vec::len);
-        if jobs == 1 { Ok(()) } else { Err(jobs) }
-    })
-    .await
-    .expect("the job is made");
+    // The job is made, and nobody was told.
+    bed.emulator.wait_held(1).await;
     bed.kill_controller();
     bed.start_controller().await;
     let batch = bed.wait_complete("tickets").await;
     assert_eq!(batch_condition(&batch, "Submitted").unwrap().reason, "Adopted");
+    assert_one_job(&bed, 3).await;
+}
+
+/// An orderly end waits for the answer and writes it down, so that nobody has to look for the job.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_during_the_post_finishes_it_and_its_record() {
+    let mut bed = bed_with_faults(
+        "sigterm",
+        json!({"rules": [{"match": {"call": "batches.create"}, "do": {"hold": "answer"}, "times": 1}]}),
+    )
+    .await;
+    bed.apply(&tickets("tickets", 3, "None")).await;
+    bed.emulator.wait_held(1).await;
+    let mut controller = bed.controller.take().unwrap();
+    controller.signal("TERM");
+    poll(PATIENCE, async || if controller.logs().contains("shutting down") { Ok(()) } else { Err(()) })
+        .await
+        .expect("the controller is asked to stop");
+    assert!(controller.ended().is_none(), "it waits for its POST");
+    bed.emulator.release_calls().await;
+    let status = poll(PATIENCE, async || controller.ended().ok_or(())).await.expect("it ends");
+    assert!(status.success(), "{status}: {}", controller.tail(20));
+
+    // Nobody is there to write it now: it stands already.
+    let batch = bed.batches().get("tickets").await.unwrap();
+    assert_eq!(batch_condition(&batch, "Submitted").unwrap().reason, "Submitted");
+    let run = batch.status.as_ref().and_then(|s| s.runs.last()).unwrap();
+    assert_eq!(run.remote_name.as_deref(), bed.ledger().await.jobs()[0]["name"].as_str());
+    assert_eq!(bed.ledger().await.calls("batches.list"), 0, "nothing had to be looked for");
+    bed.start_controller().await;
+    bed.wait_complete("tickets").await;
     assert_one_job(&bed, 3).await;
 }
 

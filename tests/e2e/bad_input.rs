@@ -28,10 +28,11 @@ async fn is_explained_and_costs_nothing() {
     let bed = Bed::new("bad-input").await;
     bed.make_api_key().await;
     let two = format!("{}\n{}\n", line("a"), line("b"));
+    let field = "spec.input.inline.jsonl";
     let cases = [
-        ("row", format!("{two}{{not json\n"), "InvalidRow", vec!["spec.input.inline.jsonl", "row 3"]),
-        ("twice", format!("{two}{}\n", line("a")), "DuplicateKey", vec!["spec.input.inline.jsonl", "\"a\""]),
-        ("empty", "\n".to_owned(), "InvalidRow", vec!["spec.input"]),
+        ("row", format!("{two}{{not json\n"), "InvalidRow", vec![field, "row 3", "one line holds one"]),
+        ("twice", format!("{two}{}\n", line("a")), "DuplicateKey", vec![field, "row 3", "\"a\"", "unique"]),
+        ("empty", "\n".to_owned(), "InvalidRow", vec![field, "write at least one line"]),
     ];
     for (name, lines, reason, words) in cases {
         refused(&bed, name, jsonl(name, &lines), "InputReady", "False", reason, &words).await;
@@ -40,7 +41,7 @@ async fn is_explained_and_costs_nothing() {
 
     let mut missing = jsonl("no-map", &two);
     missing["spec"]["input"] = json!({"configMapRef": {"name": "nowhere"}});
-    let words = ["spec.input.configMapRef", "nowhere"];
+    let words = ["spec.input.configMapRef.name", "nowhere", "create it"];
     refused(&bed, "no-map", missing, "InputReady", "False", "SourceNotFound", &words).await;
 
     let mut secretless = jsonl("no-secret", &two);
@@ -50,7 +51,8 @@ async fn is_explained_and_costs_nothing() {
 
     let mut model = jsonl("no-model", &two);
     model["spec"]["model"] = json!("gemini-0-none");
-    refused(&bed, "no-model", model, "Failed", "True", "Rejected", &["spec.model", "gemini-0-none"]).await;
+    let words = ["spec.model", "gemini-0-none", "create a new GeminiBatch"];
+    refused(&bed, "no-model", model, "Failed", "True", "Rejected", &words).await;
 
     let large = json!({"key": "a", "request": {
         "contents": [{"parts": [{"text": "hello"}]}], "generationConfig": {"maxOutputTokens": 20_000_000}}});
@@ -59,7 +61,8 @@ async fn is_explained_and_costs_nothing() {
 
     bed.kubectl().run(&["create", "configmap", "theirs-results", "--from-literal=a=b"]).await.expect();
     let theirs = jsonl("theirs", &two);
-    refused(&bed, "theirs", theirs, "ResultsDelivered", "False", "SinkForbidden", &["theirs-results"]).await;
+    let words = ["spec.output.sink.configMap.name", "theirs-results", "choose another name, delete it"];
+    refused(&bed, "theirs", theirs, "ResultsDelivered", "False", "SinkForbidden", &words).await;
 
     let ledger = bed.ledger().await;
     assert_eq!(
@@ -69,6 +72,46 @@ async fn is_explained_and_costs_nothing() {
     );
 }
 
+/// A person does what the message says, and nothing else has to be touched.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_made_good_goes_on_by_itself() {
+    let bed = Bed::new("made-good").await;
+    bed.make_api_key().await;
+    let kubectl = bed.kubectl();
+    let mut from_map = jsonl("no-map", &line("a"));
+    from_map["spec"]["input"] = json!({"configMapRef": {"name": "later"}});
+    let mut secretless = jsonl("no-secret", &line("a"));
+    secretless["spec"]["apiKeySecretRef"]["name"] = json!("later");
+    kubectl.run(&["create", "configmap", "theirs-results", "--from-literal=a=b"]).await.expect();
+    for (name, batch, type_, reason) in [
+        ("no-map", from_map, "InputReady", "SourceNotFound"),
+        ("no-secret", secretless, "Admitted", "CredentialsNotFound"),
+        ("theirs", jsonl("theirs", &line("a")), "ResultsDelivered", "SinkForbidden"),
+    ] {
+        refused(&bed, name, batch, type_, "False", reason, &[]).await;
+        let seen = bed.wait_condition(name, "Stalled", "True", reason).await;
+        assert!(!seen.is_finished(), "{name} waits");
+    }
+    // Half of the way is not enough, and the message says what is missing now.
+    kubectl.run(&["create", "configmap", "later", "--from-literal=other.jsonl=x"]).await.expect();
+    let half = bed.wait_batch("no-map", "told of the key", |batch| {
+        batch_condition(batch, "InputReady")
+            .is_some_and(|c| c.message.contains("spec.input.configMapRef.key"))
+    });
+    assert!(batch_condition(&half.await, "InputReady").unwrap().message.contains("it has: other.jsonl"));
+    assert_eq!(bed.ledger().await.calls("files.upload_start"), 0, "nothing is spent meanwhile");
+
+    let patch = json!({"data": {"requests.jsonl": line("a")}}).to_string();
+    kubectl.run(&["patch", "configmap", "later", "-p", &patch]).await.expect();
+    bed.make_api_key_as("later", &bed.options.api_key).await;
+    kubectl.run(&["delete", "configmap", "theirs-results"]).await.expect();
+    for name in ["no-map", "no-secret", "theirs"] {
+        let batch = bed.wait_complete(name).await;
+        assert_eq!(batch_condition(&batch, "Stalled").unwrap().status, "False", "{name}");
+    }
+    assert_eq!(bed.ledger().await.calls("batches.create"), 3);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_key_is_waited_out() {
     let bed = Bed::new("wrong-key").await;
@@ -76,7 +119,7 @@ async fn a_wrong_key_is_waited_out() {
     bed.apply(&tickets("tickets", 2, "None")).await;
     let batch = bed.wait_condition("tickets", "Admitted", "False", "CredentialsInvalid").await;
     let message = &batch_condition(&batch, "Admitted").unwrap().message;
-    assert!(message.contains("spec.apiKeySecretRef"), "{message}");
+    assert!(message.contains("spec.apiKeySecretRef") && message.contains("Put a valid key"), "{message}");
     bed.make_api_key().await;
     bed.wait_complete("tickets").await;
     assert_eq!(bed.ledger().await.calls("batches.create"), 1);

@@ -5,10 +5,9 @@ use serde_json::{Value, json};
 use crate::objects::tickets;
 use crate::support::Bed;
 
-/// What the emulator answers to the rendered request of ticket `i`.
-fn answer(i: usize) -> Value {
-    let request =
-        json!({"contents": [{"role": "user", "parts": [{"text": format!("Summarize ticket #{i}")}]}]});
+/// What the emulator answers to the rendered request of this prompt.
+pub fn answer(prompt: &str) -> Value {
+    let request = json!({"contents": [{"role": "user", "parts": [{"text": prompt}]}]});
     let mut answer = gemini_emulator::rows::answer(&request);
     // Which model answers is not a property of the request.
     answer["modelVersion"] = json!("gemini-3.5-flash");
@@ -31,7 +30,7 @@ async fn five_hundred_rows_end_to_end() {
     let (mut total, mut output) = (0, 0);
     for (i, line) in lines.iter().enumerate() {
         assert_eq!(line["key"], format!("ticket-{}", i + 1), "results are in the order of the input");
-        assert_eq!(line["response"], answer(i + 1), "row {}", i + 1);
+        assert_eq!(line["response"], answer(&format!("Summarize ticket #{}", i + 1)), "row {}", i + 1);
         total += line["response"]["usageMetadata"]["totalTokenCount"].as_i64().unwrap();
         output += line["response"]["usageMetadata"]["candidatesTokenCount"].as_i64().unwrap();
     }

@@ -18,7 +18,7 @@ async fn a_batch_from_apply_to_complete_and_gone_again() {
     assert_eq!(status.progress.as_deref(), Some("20/20"));
     assert_eq!(stay.results("tickets").await.answers.lines().count(), 20);
     let ledger = stay.ledger().await;
-    assert_eq!((ledger.jobs(), ledger.rows_paid()), (1, 20));
+    assert_eq!((ledger.jobs().len(), ledger.rows_paid()), (1, 20));
 
     stay.delete_and_expect_nothing_left().await;
     // The namespace ends only when nothing in it does not.

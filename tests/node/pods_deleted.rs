@@ -23,7 +23,7 @@ async fn receiver_pods_deleted_before_the_event() {
     stay.emulator.release_jobs().await;
 
     stay.wait_complete_by_event("tickets").await;
-    assert_eq!(stay.ledger().await.jobs(), 1);
+    assert_eq!(stay.ledger().await.jobs().len(), 1);
     stay.delete_and_expect_nothing_left().await;
 }
 
@@ -42,7 +42,7 @@ async fn controller_pod_deleted_after_the_post(name: &str, how: &[&str]) {
     let batch = stay.wait_complete("tickets").await;
     assert_eq!(batch_condition(&batch, "Submitted").unwrap().reason, "Adopted");
     let ledger = stay.ledger().await;
-    assert_eq!((ledger.jobs(), ledger.rows_paid()), (1, 3));
+    assert_eq!((ledger.jobs().len(), ledger.rows_paid()), (1, 3));
     assert_eq!(ledger.calls("batches.create"), 0, "its answer reached nobody, and nobody asked again");
     stay.delete_and_expect_nothing_left().await;
 }

@@ -87,7 +87,7 @@ impl Stay {
 
     /// Waits until the emulator has made a job.
     pub async fn wait_for_the_job(&self) {
-        let made = poll(PATIENCE, async || match self.ledger().await.jobs() {
+        let made = poll(PATIENCE, async || match self.ledger().await.jobs().len() {
             1 => Ok(()),
             jobs => Err(jobs),
         });

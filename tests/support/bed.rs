@@ -227,6 +227,13 @@ impl Bed {
         }
         all
     }
+
+    /// The value of one series, named with its labels; `None` if nobody has it.
+    pub async fn metric(&self, series: &str) -> Option<f64> {
+        let all = self.metrics().await;
+        let value = all.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map(|value| value.parse().expect("a metric is a number"))
+    }
 }
 
 /// The objects of a namespace, wherever the operator runs.
@@ -321,6 +328,20 @@ impl Room {
         let text = |value: Option<String>| value.unwrap_or_default();
         let list = list.expect("events can be listed").items.into_iter();
         list.map(|event| (text(event.type_), text(event.reason), text(event.message))).collect()
+    }
+
+    /// Everything that the audit log has to say of this namespace until now: the log may be behind, but it keeps the
+    /// order, so a request of our own is waited for.
+    pub async fn audit_up_to_now(&self) -> Option<Vec<audit::Request>> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        self.cluster.audit_log.as_ref()?;
+        let mark = format!("mark-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.kubectl().run(&["create", "configmap", &mark]).await.expect();
+        let seen = poll(super::PATIENCE, async || {
+            let all = self.audit().unwrap_or_default();
+            if all.iter().any(|r| r.verb == "create" && r.name == mark) { Ok(all) } else { Err(all.len()) }
+        });
+        Some(seen.await.unwrap_or_else(|lines| panic!("{mark} is not in the audit log ({lines} requests)")))
     }
 
     /// Requests about this namespace in the audit log; `None` on a cluster that is not ours.

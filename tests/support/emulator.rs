@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::process::{Process, command};
 use super::tls::Certificate;
-use super::tools;
+use super::{PATIENCE, poll, tools};
 
 /// How an emulator is started.
 #[derive(Debug)]
@@ -79,14 +79,38 @@ impl Emulator {
         self.admin("PUT", "faults", Some(plan)).await;
     }
 
+    /// Adds rules to the fault plan.
+    pub async fn add_faults(&self, plan: &Value) {
+        self.admin("POST", "faults", Some(plan)).await;
+    }
+
     /// Moves the emulator's clock forward.
     pub async fn advance_clock(&self, seconds: u64) {
         self.admin("POST", "clock", Some(&json!({ "advance_seconds": seconds }))).await;
     }
 
-    /// Lets the jobs go on that the fault plan holds.
+    /// Lets jobs go on that the fault plan holds.
     pub async fn release_jobs(&self) {
         self.admin("POST", "jobs/release", Some(&json!({}))).await;
+    }
+
+    /// Returns when the fault plan holds this many calls.
+    pub async fn wait_held(&self, calls: u64) {
+        let held = poll(PATIENCE, async || match self.state().await["held_calls"].as_u64() {
+            Some(held) if held == calls => Ok(()),
+            other => Err(other),
+        });
+        held.await.unwrap_or_else(|held| panic!("{held:?} calls are held, not {calls}"));
+    }
+
+    /// Lets calls go on that the fault plan holds.
+    pub async fn release_calls(&self) {
+        self.admin("POST", "calls/release", Some(&json!({}))).await;
+    }
+
+    /// What is there now: jobs, files, webhooks.
+    pub async fn state(&self) -> Value {
+        self.admin("GET", "state", None).await
     }
 
     async fn admin(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
@@ -119,7 +143,7 @@ impl Emulator {
 pub struct Ledger(pub Value);
 
 impl Ledger {
-    fn entries(&self, field: &str) -> &[Value] {
+    pub fn entries(&self, field: &str) -> &[Value] {
         self.0[field].as_array().map_or(&[], Vec::as_slice)
     }
 
@@ -134,6 +158,19 @@ impl Ledger {
             .iter()
             .filter(|entry| entry["call"] == name && entry["executed"] == true)
             .count()
+    }
+
+    /// Jobs that were made, deleted ones included.
+    pub fn jobs(&self) -> &[Value] {
+        self.entries("jobs")
+    }
+
+    /// Calls about one thing, by a part of their path.
+    pub fn calls_about(&self, name: &str, path: &str) -> usize {
+        let about = |entry: &&Value| {
+            entry["call"] == name && entry["path"].as_str().is_some_and(|entry| entry.contains(path))
+        };
+        self.entries("requests").iter().filter(about).count()
     }
 
     /// All calls, as `(name, sequence number)`, in order.
@@ -153,11 +190,6 @@ impl Ledger {
     /// Events of this type that an endpoint took.
     pub fn delivered(&self, event_type: &str) -> usize {
         self.deliveries(event_type).iter().filter(|entry| entry["outcome"] == "delivered").count()
-    }
-
-    /// Jobs that were made, deleted ones included.
-    pub fn jobs(&self) -> usize {
-        self.entries("jobs").len()
     }
 
     /// Rows that were paid for.

@@ -48,6 +48,21 @@ impl Room {
         batch
     }
 
+    /// Waits for an Event about an object; its note.
+    pub async fn wait_event(&self, name: &str, reason: &str) -> String {
+        let seen = poll(PATIENCE, async || {
+            let events = self.events(name).await;
+            let found = events.iter().find(|(_, r, _)| r == reason).map(|(_, _, note)| note.clone());
+            found.ok_or(events)
+        });
+        match seen.await {
+            Ok(note) => note,
+            Err(events) => {
+                panic!("no Event {reason} about {name} but {events:#?}\n{}", self.log_tails())
+            }
+        }
+    }
+
     /// Waits until there is no such object any more.
     pub async fn wait_gone<K>(&self, api: Api<K>, name: &str)
     where

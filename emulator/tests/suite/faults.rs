@@ -63,6 +63,29 @@ async fn answers_get_lost_before_or_after_the_work() {
     assert_eq!(try_create(&emulator, "fine").await, Some(200), "`times` is over");
 }
 
+/// Calls wait at the door or with their answer in hand.
+#[tokio::test]
+async fn calls_are_held_until_they_are_released() {
+    let emulator = &with_input(NOW).await;
+    let held = |count: u64| async move {
+        let state = emulator.admin(Method::GET, "state", Value::Null).await;
+        (state["held_calls"] == count).then_some(())
+    };
+    for (fault, made) in [(json!({"hold": "request"}), 0), (json!({"hold": "answer"}), 1)] {
+        let before = jobs(emulator).await;
+        emulator.faults(create_fault(&fault)).await;
+        let release = async {
+            until("the call is held", || held(1)).await;
+            assert_eq!(jobs(emulator).await - before, made, "{fault}");
+            let released = emulator.admin(Method::POST, "calls/release", Value::Null).await;
+            assert_eq!(released, json!({"released": 1}));
+        };
+        let (answer, ()) = tokio::join!(try_create(emulator, "held"), release);
+        assert_eq!((answer, jobs(emulator).await - before), (Some(200), 1), "{fault}");
+    }
+    until("nobody is held any more", || held(0)).await;
+}
+
 #[tokio::test]
 async fn work_may_be_done_late() {
     let emulator = with_input(NOW).await;

@@ -143,3 +143,13 @@ async fn a_handshake_that_hangs_is_no_doubt() {
     let end = post(&Gemini::with_timeouts(&settings, timeouts).unwrap()).await;
     assert!(matches!(end, PostEnd::NotSent(_)), "{end:?}");
 }
+
+#[tokio::test]
+async fn an_answer_that_quotes_the_key_does_not_give_it_away() {
+    let quoting =
+        format!(r#"{{"error":{{"code":400,"message":"bad key {KEY}","status":"INVALID_ARGUMENT"}}}}"#);
+    let end = ends_after_one_request(move || reply(400, &[], &quoting)).await;
+    let PostEnd::Answer { body, .. } = end else { panic!("no answer: {end:?}") };
+    let body = String::from_utf8(body).unwrap();
+    assert!(body.contains("bad key <API key>") && !body.contains(KEY), "{body}");
+}

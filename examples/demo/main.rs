@@ -30,7 +30,7 @@ use support::{Bed, BedOptions, Cluster};
 async fn main() -> ExitCode {
     // The words alone: where in the code they were said is of no use to who watches a demo.
     std::panic::set_hook(Box::new(|info| {
-        eprintln!("demo: {}", info.payload_as_str().unwrap_or("it broke off"))
+        eprintln!("demo: {}", info.payload_as_str().unwrap_or("it broke off"));
     }));
     match demo().await {
         Ok(()) => ExitCode::SUCCESS,

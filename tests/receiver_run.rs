@@ -248,7 +248,10 @@ async fn a_port_that_is_taken_is_an_error() {
     let settings = Settings { listen: taken.local_addr().unwrap(), ..settings() };
     let ended = receiver::run(settings, Client::new(api(), "op"), CancellationToken::new()).await;
     let message = ended.unwrap_err().to_string();
-    assert!(message.starts_with("cannot listen on 127.0.0.1:"), "{message}");
+    assert!(
+        message.starts_with("--listen 127.0.0.1:") && message.contains("choose another address"),
+        "{message}"
+    );
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -92,6 +92,11 @@ pub struct GeminiBatchSpec {
     #[x_kube(validation = Rule::new("!oldSelf || self")
         .message("spec.cancelled cannot be set back to false; create a new GeminiBatch instead"))]
     pub cancelled: bool,
+
+    /// What to do when the answer to the submission was lost and no job shows in listings. Default:
+    /// `ResubmitAfterProof`.
+    #[serde(default)]
+    pub ambiguity: Ambiguity,
 
     /// Which webhook says when the job ends.
     #[serde(default)]
@@ -216,6 +221,17 @@ pub struct WebhookChoice {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub name: Option<String>,
+}
+
+/// The way out of an unknown submission.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Ambiguity {
+    /// Delete the input file of the lost attempt, so that its request can do nothing any more, wait longer than a
+    /// listing can lag, look again, and only then submit again. Takes about 25 minutes and no person.
+    #[default]
+    ResubmitAfterProof,
+    /// Stop and ask: the condition `Submitted` says how to go on. A job that appears is still adopted.
+    Quarantine,
 }
 
 /// How the end of the job becomes known.
@@ -447,7 +463,13 @@ pub struct Run {
     pub key_fingerprint: String,
     /// When the intent was written.
     pub intent_time: Time,
-    /// Complete listings made while the outcome was unknown.
+    /// When the input file of this attempt was proven gone: from then on its request can do nothing any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fenced_time: Option<MicroTime>,
+    /// Fingerprint of the API key that proved it. Only what this key lists counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fenced_key_fingerprint: Option<String>,
+    /// Complete listings that were counted while the outcome was unknown, or since the attempt was fenced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listings: Option<Listings>,
     /// Name of the job at Gemini, `batches/…`. Written once.
@@ -471,9 +493,11 @@ pub struct Run {
 pub enum Submission {
     /// The intent is durable; the request may have been sent.
     Pending,
+    /// Given up on: its input file is being deleted, or was; `fencedTime` says when that was proven.
+    Fenced,
     /// The job's name is recorded.
     Recorded,
-    /// Gemini refused: there is no job.
+    /// There is no job, and there can be none any more.
     Abandoned,
     /// Whether there is a job could not be found out; a person decides.
     Quarantined,

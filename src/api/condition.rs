@@ -22,6 +22,8 @@ pub mod batch_type {
     pub const COMPLETE: &str = "Complete";
     /// Final: did not succeed; the reason says why.
     pub const FAILED: &str = "Failed";
+    /// More than one job of this batch turned up at Gemini; those that are not recorded were cancelled and deleted.
+    pub const DUPLICATE_JOBS: &str = "DuplicateJobs";
     /// The user has suspended the batch.
     pub const SUSPENDED: &str = "Suspended";
     /// kstatus: no progress without a change by a person.

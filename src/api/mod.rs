@@ -20,7 +20,7 @@ pub const GROUP: &str = "gemini-operator.io";
 pub const VERSION: &str = "v1alpha1";
 /// Finalizer of both kinds: it stands from before anything exists at Gemini until nothing is left there.
 pub const FINALIZER: &str = "gemini-operator.io/cleanup";
-/// Annotation on a batch: `<K>.<fingerprint of the API key>`. Set together with the finalizer, it survives a
+/// Annotation on a batch: `<K>.<fingerprint of the API key>.<tag>`. Set together with the finalizer, it survives a
 /// backup that loses the status, and so tells a restored batch from a new one.
 pub const SUBMIT_KEY_ANNOTATION: &str = "gemini-operator.io/submit-key";
 /// Annotation on result ConfigMaps: the name of the batch that owns them.

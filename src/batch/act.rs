@@ -9,12 +9,13 @@ use super::files::{self, Condition};
 use super::observe::Found;
 use super::observed::Observed;
 use super::plan::{Step, newest_run};
-use super::{Subject, deliver, post, record};
+use super::submission::attempt;
+use super::{Subject, deliver, record};
 use crate::api::SUBMIT_KEY_ANNOTATION;
 use crate::api::batch::InputFile;
 use crate::controller::{Bounded, Error, bounded, claim};
 use crate::gemini::{self, ApiKey, Class};
-use crate::submit;
+use crate::submit::{self, Deletion};
 
 /// One upload or delivery, whatever its size. What ConfigMaps hold takes seconds; a peer that only drips is left.
 const TRANSFER_LIMIT: Duration = Duration::from_hours(1);
@@ -35,14 +36,14 @@ pub async fn act(subject: &mut Subject<'_>, step: Step, seen: Observed, found: F
     // Every other step is planned with a key in hand.
     let Some(key) = found.key.clone() else { return Ok(()) };
     match step {
-        Step::None | Step::Claim { .. } => Ok(()),
+        Step::None | Step::Claim { .. } | Step::Post { .. } => Ok(()),
         Step::Stage => {
             let (interrupted, limit) = (deletion(subject), limit(subject));
             let staged = Box::pin(stage(subject, &key, &seen, found));
             settle(bounded("the upload", limit, interrupted, staged).await?, subject).await
         }
-        Step::Post { nonce } => post::post(subject, key, nonce).await,
-        Step::Fence { file } => fence(subject, &key, &file).await,
+        Step::Fence { file } => fence(subject, &key, &file, &seen).await,
+        Step::Reap { names } => reap(subject, &key, &names).await,
         Step::Cancel { remote } => cancel(subject, &key, &remote).await,
         Step::Deliver { .. } => {
             let (interrupted, limit) = (deletion(subject), limit(subject));
@@ -112,29 +113,66 @@ async fn stage(subject: &mut Subject<'_>, key: &ApiKey, seen: &Observed, found: 
         subject.ctx.batch_memory.update(&subject.uid(), |m| m.uploaded = Some(file.name));
     }
     let status = record::staged(&subject.batch, facts, staged, Timestamp::now());
+    match subject.write(status).await {
+        // Another controller staged first, and its file is the one: this one belongs to nobody.
+        Err(Error::Conflict) => {
+            subject.reread().await?;
+            let recorded = subject.batch.status.as_ref().and_then(|s| s.input.as_ref()?.file.as_ref());
+            if recorded.is_none_or(|file| file.name != name) {
+                files::remove(&subject.ctx.gemini, key, &name).await?;
+            }
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Makes sure that the request of a fenced attempt can do nothing any more: its input file goes, and is proven gone.
+async fn fence(subject: &mut Subject<'_>, key: &ApiKey, file: &str, seen: &Observed) -> Result<(), Error> {
+    let ctx = subject.ctx;
+    let Some(run) = newest_run(&subject.batch) else { return Ok(()) };
+    let memory = ctx.batch_memory.get(&subject.uid());
+    let attempt = attempt(run, seen, &memory, &subject.env(Timestamp::now(), ""));
+    let deletion = if file.is_empty() {
+        files::remove_all(&ctx.gemini, key, &submit::file_prefix(subject.submit_key())).await?;
+        Some(Deletion::NotListed)
+    } else {
+        match ctx.gemini.delete_file(key, file).await {
+            Ok(()) => Some(Deletion::Deleted),
+            // Gone already, or not visible to this key: a complete listing tells.
+            Err(e) if e.class == Class::NotFound => {
+                let left = files::with_prefix(&ctx.gemini, key, file).await?;
+                left.is_empty().then_some(Deletion::NotListed)
+            }
+            Err(e) => return Err(e.into()),
+        }
+    };
+    let (now, fingerprint) =
+        (Timestamp::now(), ctx.secret.fingerprint(secrecy::ExposeSecret::expose_secret(key)));
+    let status = if deletion.is_some_and(|deletion| submit::proves(&attempt, deletion)) {
+        record::fenced(&subject.batch, &fingerprint, ctx.timing.listing_lag, now)
+    } else {
+        let uptime = ctx.uptime();
+        ctx.batch_memory.update(&subject.uid(), |m| m.unproven = Some(uptime));
+        record::unproven(&subject.batch, now)
+    };
     subject.write(status).await
 }
 
-/// Proves that the request of a doubtful attempt can do nothing any more: its input file is gone. A person has
-/// approved another attempt.
-async fn fence(subject: &mut Subject<'_>, key: &ApiKey, file: &str) -> Result<(), Error> {
-    let Some(run) = newest_run(&subject.batch).cloned() else { return Ok(()) };
-    let proven = match subject.ctx.gemini.delete_file(key, file).await {
-        Ok(()) => true,
-        // Gone already, or not visible to this key: only a complete listing with the very key of the attempt tells.
-        Err(e) if e.class == Class::NotFound => {
-            let fingerprint = subject.ctx.secret.fingerprint(secrecy::ExposeSecret::expose_secret(key));
-            fingerprint == run.key_fingerprint
-                && files::with_prefix(&subject.ctx.gemini, key, file).await?.is_empty()
+/// Jobs that are one too many: cancelled, and deleted so that they are not seen again.
+async fn reap(subject: &Subject<'_>, key: &ApiKey, names: &[String]) -> Result<(), Error> {
+    let ctx = subject.ctx;
+    for name in names {
+        tracing::error!(object = %subject.name(), remote = %name, "a job that is one too many; cancelling and deleting it");
+        ctx.metrics.duplicate_jobs.inc();
+        for end in [ctx.gemini.cancel_batch(key, name).await, ctx.gemini.delete_batch(key, name).await] {
+            match end {
+                Err(e) if !matches!(e.class, Class::Rejected | Class::NotFound) => return Err(e.into()),
+                _ => {}
+            }
         }
-        Err(e) => return Err(e.into()),
-    };
-    let status = if proven {
-        record::closed(&subject.batch, Timestamp::now())
-    } else {
-        record::unproven(&subject.batch, Timestamp::now())
-    };
-    subject.write(status).await
+    }
+    Ok(())
 }
 
 async fn cancel(subject: &mut Subject<'_>, key: &ApiKey, remote: &str) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::draft::Draft;
 use super::observed::{InputProblem, ModelFacts, Observed, SinkProblem};
-use super::plan::{Env, Plan, RUN, Step, claim_of};
+use super::plan::{Env, Plan, RUN, Step, claim_of, place};
 use crate::api::SUBMIT_KEY_ANNOTATION;
 use crate::api::batch::{GeminiBatch, GeminiBatchStatus, Phase, Run, Submission};
 use crate::api::condition::{Is, batch_type};
@@ -15,24 +15,6 @@ use crate::submit;
 
 /// Everything that is checked before anything is spent, then the upload, then the intent.
 pub fn admission(batch: &GeminiBatch, mut draft: Draft, n: i32, seen: &Observed, env: &Env<'_>) -> Plan {
-    if batch.spec.cancelled {
-        return draft.fail(
-            Phase::Cancelled,
-            "Cancelled",
-            "spec.cancelled was set before anything was submitted",
-        );
-    }
-    if batch.spec.suspend {
-        draft.set(
-            batch_type::ADMITTED,
-            Is::False,
-            "Suspended",
-            "spec.suspend is true; nothing happens at Gemini",
-        );
-        draft.phase(Phase::Suspended);
-        draft.settled("Suspended");
-        return draft.plan(Step::None, Next::Await);
-    }
     draft.phase(Phase::Queued);
     if let Some(pause) = credentials_problem(&mut draft, seen) {
         return draft.plan(Step::None, Next::After(env.timing.secret_reread.min(pause)));
@@ -40,7 +22,7 @@ pub fn admission(batch: &GeminiBatch, mut draft: Draft, n: i32, seen: &Observed,
     let Some(Credentials::Ready { fingerprint }) = &seen.credentials else {
         return draft.plan(Step::None, Next::Now);
     };
-    if let Some(annotation) = claim(batch, &draft.status, fingerprint) {
+    if let Some(annotation) = claim(batch, &draft.status, fingerprint, env) {
         return draft.plan(Step::Claim { annotation }, Next::Now);
     }
     if let Some(ModelFacts::Unknown(message)) = &seen.model {
@@ -73,6 +55,14 @@ pub fn admission(batch: &GeminiBatch, mut draft: Draft, n: i32, seen: &Observed,
         Some(Ok(())) => draft.set(batch_type::RESULTS_DELIVERED, Is::False, "NotStarted", ""),
         None => return draft.plan(Step::None, Next::Now),
     }
+    let submitted = draft.status.input.as_ref().filter(|_| draft.status.start_time.is_some());
+    if submitted.is_some_and(|submitted| submitted.sha256 != facts.sha256) {
+        let message =
+            "the input changed since it was first submitted; put it back, or create a new GeminiBatch";
+        draft.set(batch_type::INPUT_READY, Is::False, "InputDrift", message);
+        draft.stalled("InputDrift", message);
+        return draft.plan(Step::None, Next::After(env.timing.secret_reread));
+    }
     let staged =
         draft.status.input.as_ref().filter(|s| s.sha256 == facts.sha256).and_then(|s| s.file.clone());
     let Some(file) = staged.filter(|_| seen.file_usable != Some(false)) else {
@@ -81,6 +71,12 @@ pub fn admission(batch: &GeminiBatch, mut draft: Draft, n: i32, seen: &Observed,
         draft.progressing("Staging", "");
         return draft.plan(Step::Stage, Next::Now);
     };
+    if !seen.gate.is_zero() {
+        let message = "Gemini has refused submissions with this API key for its quota; they are tried one after another";
+        draft.set(batch_type::SUBMITTED, Is::False, "RateLimited", message);
+        draft.progressing("RateLimited", message);
+        return draft.plan(Step::None, Next::After(seen.gate));
+    }
     intend(batch, draft, n, fingerprint, &file.name, env)
 }
 
@@ -113,6 +109,8 @@ fn intend(
         input_file: file.into(),
         key_fingerprint: fingerprint.into(),
         intent_time: Time(env.now),
+        fenced_time: None,
+        fenced_key_fingerprint: None,
         listings: None,
         remote_name: None,
         submit_time: None,
@@ -127,8 +125,15 @@ fn intend(
 }
 
 /// The annotation that must stand before anything leaves the process, if it does not stand yet.
-fn claim(batch: &GeminiBatch, status: &GeminiBatchStatus, fingerprint: &str) -> Option<String> {
-    let wanted = format!("{}.{fingerprint}", status.identity.as_ref()?.submit_key);
+fn claim(
+    batch: &GeminiBatch,
+    status: &GeminiBatchStatus,
+    fingerprint: &str,
+    env: &Env<'_>,
+) -> Option<String> {
+    let key = &status.identity.as_ref()?.submit_key;
+    let (namespace, name) = place(batch);
+    let wanted = submit::annotation(env.secret, key, fingerprint, namespace, name);
     let annotated = batch.metadata.annotations.as_ref().and_then(|a| a.get(SUBMIT_KEY_ANNOTATION));
     (annotated != Some(&wanted) || !is_claimed(batch)).then_some(wanted)
 }

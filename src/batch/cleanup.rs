@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use kube::Resource;
 
 use super::plan::newest_run;
-use super::{Subject, files, observe, record};
+use super::{Subject, files};
 use crate::api::batch::{DeletionPolicy, Run, Submission};
 use crate::api::condition::{batch_type, is_true};
 use crate::controller::{Error, Found, Next, Note, after, is_claimed, publish, release, until};
@@ -57,55 +57,36 @@ fn deleted_at(subject: &Subject<'_>) -> Timestamp {
 
 /// One look at what is left, and the next thing done about it.
 async fn dismantle(subject: &mut Subject<'_>) -> Result<Progress, Error> {
-    let key = key(subject).await?;
     let run = newest_run(&subject.batch).cloned();
-    match run {
-        Some(run) if run.submission == Submission::Recorded => {
-            if let Progress::Again(pause) = end_job(subject, &key, &run).await? {
-                return Ok(Progress::Again(pause));
-            }
-        }
-        Some(run) if run.submission != Submission::Abandoned => {
-            if let Progress::Again(pause) = find_job(subject, &key, &run).await? {
-                return Ok(Progress::Again(pause));
-            }
-        }
-        _ => {}
+    if let Some(run) = run.as_ref().filter(|run| is_open(run)) {
+        // Whether there is a job is found out as ever; the wish is now that there be none.
+        let next = super::pass(subject).await?;
+        let settled = newest_run(&subject.batch).is_none_or(|now| now != run && !is_open(now));
+        return Ok(Progress::Again(match next {
+            _ if settled => Duration::ZERO,
+            Next::After(pause) => pause,
+            Next::Now => Duration::ZERO,
+            Next::Await => subject.ctx.timing.listing_spacing,
+        }));
+    }
+    let key = key(subject).await?;
+    if let Some(run) = run.filter(|run| run.submission == Submission::Recorded)
+        && let Progress::Again(pause) = end_job(subject, &key, &run).await?
+    {
+        return Ok(Progress::Again(pause));
     }
     if subject.batch.spec.deletion_policy == DeletionPolicy::Delete
         && let Some(identity) = subject.batch.status.as_ref().and_then(|s| s.identity.as_ref())
     {
         let prefix = submit::file_prefix(&identity.submit_key);
-        for name in files::with_prefix(&subject.ctx.gemini, &key, &prefix).await? {
-            files::remove(&subject.ctx.gemini, &key, &name).await?;
-        }
+        files::remove_all(&subject.ctx.gemini, &key, &prefix).await?;
     }
     Ok(Progress::Done)
 }
 
-/// An attempt whose outcome is unknown: its file goes at once, so that a late request can do nothing, and a job that it
-/// may have made is looked for as long as a listing can lag.
-async fn find_job(subject: &mut Subject<'_>, key: &ApiKey, run: &Run) -> Result<Progress, Error> {
-    let ctx = subject.ctx;
-    if ctx.batch_memory.get(&subject.uid()).in_flight.is_some() {
-        return Ok(Progress::Again(Duration::from_millis(200)));
-    }
-    if !run.input_file.is_empty() {
-        files::remove(&ctx.gemini, key, &run.input_file).await?;
-    }
-    let fingerprint = ctx.secret.fingerprint(secrecy::ExposeSecret::expose_secret(key));
-    let listing = ctx.listings.since(&ctx.gemini, &ctx.metrics, key, &fingerprint, Timestamp::now()).await?;
-    let found = observe::ours(subject, &listing.jobs).into_iter().find(|job| job.attempt.is_some());
-    if let Some(job) = found {
-        let status = record::adopted(&subject.batch, &job.name, Timestamp::now());
-        subject.write(status).await?;
-        return Ok(Progress::Again(Duration::ZERO));
-    }
-    let looked_for = until(Timestamp::now(), deleted_at(subject)).saturating_sub(Duration::from_secs(1));
-    if looked_for < ctx.timing.listing_lag {
-        return Ok(Progress::Again(ctx.timing.listing_spacing / 5));
-    }
-    Ok(Progress::Done)
+/// Whether it is still unknown if there is a job.
+fn is_open(run: &Run) -> bool {
+    !matches!(run.submission, Submission::Recorded | Submission::Abandoned)
 }
 
 /// Cancel, wait until it has ended, delete.
@@ -114,7 +95,7 @@ async fn end_job(subject: &Subject<'_>, key: &ApiKey, run: &Run) -> Result<Progr
     let Some(name) = run.remote_name.as_deref() else { return Ok(Progress::Done) };
     let job = match gemini.get_batch(key, name).await {
         Ok(job) => job,
-        Err(e) if e.class == Class::NotFound => return Ok(Progress::Done),
+        Err(e) if e.class == Class::NotFound && is_key_of(subject, key, run) => return Ok(Progress::Done),
         Err(e) => return Err(e.into()),
     };
     if !job.is_terminal() {
@@ -156,6 +137,11 @@ async fn tell_of_removed_results(subject: &Subject<'_>, job: &Batch) {
     );
     let note = Note { warning: true, reason: "UndeliveredResultsRemoved".into(), message };
     publish(&subject.ctx.recorder, &subject.batch.object_ref(&()), &[note]).await;
+}
+
+/// Whether what this key does not see is not there.
+fn is_key_of(subject: &Subject<'_>, key: &ApiKey, run: &Run) -> bool {
+    subject.ctx.secret.fingerprint(secrecy::ExposeSecret::expose_secret(key)) == run.key_fingerprint
 }
 
 /// The key, or the last one that was known if its Secret went first.

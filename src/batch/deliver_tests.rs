@@ -58,7 +58,13 @@ fn an_ended_job_is_looked_at_and_delivered_until_its_results_are() {
     let later = seconds(100_000);
     for memory in [
         Memory::default(),
-        Memory { job: Some(found(State::Succeeded)), swept: Some(now()), ..Memory::default() },
+        // A delivery has failed: where the results are, or that they are gone, is asked again.
+        Memory {
+            job: Some(found(State::Succeeded)),
+            swept: Some(now()),
+            rest: super::schedule::rest(&batch, &Error::Results("cut".into()), 0, &world.timing, now()),
+            ..Memory::default()
+        },
     ] {
         let asked = needs(&batch, &memory, &world.at(later));
         assert!(asked.job && asked.credentials, "a GET says where the results are");
@@ -254,6 +260,8 @@ async fn a_panic_of_one_object_is_its_own_error() {
         extra_ca_pem: None,
     };
     let ctx = Arc::new(Context {
+        gates: crate::controller::Gates::default(),
+        started: std::time::Instant::now(),
         credentials: KeyCache::new(client.clone(), secret.clone(), &timing),
         recorder: Recorder::new(client.clone(), Reporter { controller: "test".into(), instance: None }),
         writer: client.clone(),

@@ -1,7 +1,10 @@
 //! What one process remembers of a batch between passes. Losing it costs a GET or a listing, never money.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
+use crate::api::batch::{Run, Submission};
 use crate::gemini;
 use crate::rows::Fetched;
 
@@ -9,6 +12,10 @@ use crate::rows::Fetched;
 pub struct Memory {
     /// Nonce of the intent whose request this process is sending now.
     pub in_flight: Option<String>,
+    /// The doubt that this process looks into.
+    pub doubt: Option<Doubt>,
+    /// When the input file of a fenced attempt last could not be proven gone, since this process began.
+    pub unproven: Option<Duration>,
     /// The job as the newest GET showed it.
     pub job: Option<gemini::Batch>,
     /// When that GET was made.
@@ -56,4 +63,46 @@ pub struct Stimulus {
     pub is_deleted: bool,
     pub approval: Option<String>,
     pub event: Option<String>,
+}
+
+/// An attempt whose outcome is looked for. Times are since this process began: they do not jump with the wall clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    nonce: String,
+    fenced: bool,
+    /// When a listing was last counted, or the doubt first seen.
+    pub counted: Duration,
+    /// When a listing was last made.
+    pub last: Option<Duration>,
+}
+
+impl Memory {
+    /// Takes note of the doubt that the newest run is in, if it is in one.
+    pub fn watch(&mut self, run: Option<&Run>, uptime: Duration) {
+        let open = |run: &&Run| {
+            matches!(run.submission, Submission::Pending | Submission::Fenced | Submission::Quarantined)
+        };
+        let Some(run) = run.filter(open) else {
+            (self.doubt, self.unproven) = (None, None);
+            return;
+        };
+        let fenced = run.fenced_time.is_some();
+        if self.doubt.as_ref().is_none_or(|d| (d.nonce.as_str(), d.fenced) != (run.nonce.as_str(), fenced)) {
+            self.doubt = Some(Doubt { nonce: run.nonce.clone(), fenced, counted: uptime, last: None });
+        }
+    }
+
+    /// A listing was made.
+    pub fn listed(&mut self, uptime: Duration) {
+        if let Some(doubt) = &mut self.doubt {
+            doubt.last = Some(uptime);
+        }
+    }
+
+    /// A listing was counted.
+    pub fn counted(&mut self, uptime: Duration) {
+        if let Some(doubt) = &mut self.doubt {
+            doubt.counted = uptime;
+        }
+    }
 }

@@ -16,6 +16,7 @@ mod plan;
 mod post;
 mod record;
 mod schedule;
+mod submission;
 #[cfg(test)]
 mod tests;
 
@@ -128,21 +129,22 @@ async fn pass(subject: &mut Subject<'_>) -> Result<Next, Error> {
     let ctx = subject.ctx;
     let (nonce, now) = (nonce()?, Timestamp::now());
     let uid = subject.uid();
-    let env = Env { timing: &ctx.timing, secret: &ctx.secret, now, nonce: &nonce, holder: &ctx.holder };
+    let uptime = ctx.uptime();
+    ctx.batch_memory.update(&uid, |m| m.watch(plan::newest_run(&subject.batch), uptime));
+    let env = subject.env(now, &nonce);
     let needs = plan::needs(&subject.batch, &ctx.batch_memory.get(&uid), &env);
     let (seen, found) = observe::observe(subject, &needs).await?;
     let Plan { status, step, next } = plan::plan(&subject.batch, &seen, &ctx.batch_memory.get(&uid), &env);
-    if let Step::Post { nonce } = &step {
-        // The intent. Whether it is durable is all that counts, also when the answer to the write was lost.
-        if let Err(error) = subject.write(status).await {
-            subject.reread().await?;
-            let standing = plan::newest_run(&subject.batch).is_some_and(|run| run.nonce == *nonce);
-            if !standing {
-                return Err(error);
-            }
-        }
-    } else {
-        subject.write(status).await?;
+    if let Step::Post { nonce } = step {
+        let Some(key) = found.key else { return Ok(Next::Now) };
+        post::post(subject, status, key, nonce).await?;
+        return Ok(next);
+    }
+    let counted = |batch: &GeminiBatch| plan::newest_run(batch).and_then(|run| run.listings.clone());
+    let before = counted(&subject.batch);
+    subject.write(status).await?;
+    if counted(&subject.batch) != before {
+        ctx.batch_memory.update(&uid, |m| m.counted(ctx.uptime()));
     }
     act::act(subject, step, seen, found).await?;
     Ok(next)
@@ -161,19 +163,31 @@ impl Subject<'_> {
         self.batch.metadata.name.as_deref().unwrap_or_default()
     }
 
+    /// K.
+    pub fn submit_key(&self) -> &str {
+        let identity = self.batch.status.as_ref().and_then(|s| s.identity.as_ref());
+        identity.map_or("", |identity| identity.submit_key.as_str())
+    }
+
+    fn env<'e>(&'e self, now: Timestamp, nonce: &'e str) -> Env<'e> {
+        let ctx = self.ctx;
+        Env {
+            timing: &ctx.timing,
+            secret: &ctx.secret,
+            now,
+            nonce,
+            holder: &ctx.holder,
+            uptime: ctx.uptime(),
+        }
+    }
+
     /// Writes the status if it says anything new, and tells of transitions.
     pub async fn write(&mut self, status: GeminiBatchStatus) -> Result<(), Error> {
         if self.batch.status.as_ref() == Some(&status) {
             return Ok(());
         }
-        let conditions =
-            |b: &GeminiBatch| b.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
-        let before = conditions(&self.batch);
-        let wanted = GeminiBatch { status: Some(status), ..self.batch.clone() };
-        self.batch = replace(&self.api, &wanted).await?;
+        self.batch = write(self.ctx, &self.api, &self.batch, status).await?;
         self.read = Instant::now();
-        let notes = notes(&before, &conditions(&self.batch));
-        publish(&self.ctx.recorder, &self.batch.object_ref(&()), &notes).await;
         Ok(())
     }
 
@@ -182,6 +196,20 @@ impl Subject<'_> {
         self.read = Instant::now();
         Ok(())
     }
+}
+
+/// Writes the status of `batch` by compare-and-swap, and tells of transitions.
+async fn write(
+    ctx: &Context,
+    api: &Api<GeminiBatch>,
+    batch: &GeminiBatch,
+    status: GeminiBatchStatus,
+) -> Result<GeminiBatch, Error> {
+    let written = replace(api, &GeminiBatch { status: Some(status), ..batch.clone() }).await?;
+    let conditions = |b: &GeminiBatch| b.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
+    let notes = notes(&conditions(batch), &conditions(&written));
+    publish(&ctx.recorder, &written.object_ref(&()), &notes).await;
+    Ok(written)
 }
 
 /// 128 random bits.

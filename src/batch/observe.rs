@@ -5,7 +5,9 @@ use jiff::Timestamp;
 use super::Subject;
 use super::files::{self, Condition};
 use super::gone::{self, Absence};
-use super::observed::{InputFacts, InputProblem, JobFacts, ModelFacts, Observed, SinkProblem, Tracking};
+use super::observed::{
+    InputFacts, InputProblem, JobFacts, Listed, ModelFacts, Observed, SinkProblem, Tracking,
+};
 use super::plan::{Needs, claim_of, newest_run};
 use super::schedule::is_terminal;
 use crate::api::batch::{Run, Submission, WebhookMode};
@@ -57,6 +59,8 @@ pub async fn observe(subject: &Subject<'_>, needs: &Needs) -> Result<(Observed, 
     }
     if needs.admission {
         found.rendered = kubernetes_side(subject, &mut seen).await?;
+    } else if needs.input {
+        seen.input = Some(load(subject).await?.map(|(_, rendered)| facts(&rendered)));
     }
     seen.credentials = Some(credentials);
     found.key = Some(key);
@@ -75,6 +79,7 @@ async fn gemini_side(
     let uid = subject.uid();
     let memory = ctx.batch_memory.get(&uid);
     if needs.admission {
+        seen.gate = ctx.gates.left(fingerprint);
         if memory.model_known.as_deref() != Some(fingerprint) {
             let facts = model(subject, key).await?;
             if facts == ModelFacts::Known {
@@ -86,7 +91,8 @@ async fn gemini_side(
     }
     if let Some(since) = needs.listing_since {
         let listing = ctx.listings.since(&ctx.gemini, &ctx.metrics, key, fingerprint, since).await?;
-        seen.listing = Some(ours(subject, &listing.jobs));
+        ctx.batch_memory.update(&uid, |m| m.listed(ctx.uptime()));
+        seen.listing = Some(Listed { started: listing.started, jobs: ours(subject, &listing.jobs) });
     }
     // What an event asks for comes first: no trouble with anybody else's job may stand in its way.
     if needs.job || (needs.ended && is_other_key(subject, fingerprint)) {
@@ -115,7 +121,12 @@ async fn sweep(
     let run = newest_run(&subject.batch);
     let remote = run.and_then(|run| run.remote_name.as_deref());
     let listed = match ctx.listings.sweep(&ctx.gemini, &ctx.metrics, key, fingerprint, since).await {
-        Ok(listing) => listing.jobs.iter().find(|j| Some(j.name.as_str()) == remote).cloned(),
+        Ok(listing) => {
+            let recorded: Vec<&str> = runs(subject).iter().filter_map(|r| r.remote_name.as_deref()).collect();
+            let ours = ours(subject, &listing.jobs);
+            seen.duplicates = submit::duplicates(&ours, &recorded).into_iter().map(str::to_owned).collect();
+            listing.jobs.iter().find(|j| Some(j.name.as_str()) == remote).cloned()
+        }
         // A GET would be told the same, once for each batch.
         Err(e) if matches!(e.class, Class::Auth | Class::RateLimited(_)) => return Err(e.into()),
         Err(error) => {
@@ -123,6 +134,9 @@ async fn sweep(
             None
         }
     };
+    if subject.batch.is_finished() {
+        return Ok(());
+    }
     if let Some(job) = listed.filter(|job| !job.is_terminal()) {
         seen.listed = Some(Box::new(job));
         return Ok(());
@@ -139,6 +153,10 @@ async fn sweep(
 /// Whether the newest run was submitted with another key than this one.
 fn is_other_key(subject: &Subject<'_>, fingerprint: &str) -> bool {
     newest_run(&subject.batch).is_some_and(|run| run.key_fingerprint != fingerprint)
+}
+
+fn runs<'a>(subject: &'a Subject<'_>) -> &'a [Run] {
+    subject.batch.status.as_ref().map_or(&[], |status| &status.runs)
 }
 
 /// Whether a webhook should have told what the sweep has found.
@@ -264,21 +282,14 @@ async fn file_usable(
 /// What the cluster knows: the requests, and whether their answers would have a place.
 async fn kubernetes_side(subject: &Subject<'_>, seen: &mut Observed) -> Result<Option<Rendered>, Error> {
     let client = &subject.ctx.client;
-    let loaded = source::load(client, subject.namespace(), &subject.batch.spec.input).await;
-    let rendered = loaded.and_then(|rows| Ok((rows::estimate_result_bytes(&rows), rows::render(&rows)?)));
-    let (estimate, rendered) = match rendered {
-        Ok(rendered) => rendered,
-        Err(SourceError::Unavailable(message)) => return Err(Error::Source(message)),
-        Err(e) => {
-            seen.input = Some(Err(problem(e)));
+    let (estimate, rendered) = match load(subject).await? {
+        Ok(loaded) => loaded,
+        Err(problem) => {
+            seen.input = Some(Err(problem));
             return Ok(None);
         }
     };
-    seen.input = Some(Ok(InputFacts {
-        sha256: rendered.sha256.clone(),
-        rows: i64::try_from(rendered.rows).unwrap_or(i64::MAX),
-        bytes: i64::try_from(rendered.bytes.len()).unwrap_or(i64::MAX),
-    }));
+    seen.input = Some(Ok(facts(&rendered)));
     let name = subject.batch.sink_name();
     seen.sink = Some(match sink::check(client, subject.namespace(), &name, subject.name(), estimate).await {
         Ok(()) => Ok(()),
@@ -287,6 +298,25 @@ async fn kubernetes_side(subject: &Subject<'_>, seen: &mut Observed) -> Result<O
         Err(SinkError::Unavailable(message)) => return Err(Error::Sink(message)),
     });
     Ok(Some(rendered))
+}
+
+/// The requests, rendered, and an estimate of the size of their answers.
+async fn load(subject: &Subject<'_>) -> Result<Result<(u64, Rendered), InputProblem>, Error> {
+    let loaded = source::load(&subject.ctx.client, subject.namespace(), &subject.batch.spec.input).await;
+    let rendered = loaded.and_then(|rows| Ok((rows::estimate_result_bytes(&rows), rows::render(&rows)?)));
+    match rendered {
+        Ok(rendered) => Ok(Ok(rendered)),
+        Err(SourceError::Unavailable(message)) => Err(Error::Source(message)),
+        Err(e) => Ok(Err(problem(e))),
+    }
+}
+
+fn facts(rendered: &Rendered) -> InputFacts {
+    InputFacts {
+        sha256: rendered.sha256.clone(),
+        rows: i64::try_from(rendered.rows).unwrap_or(i64::MAX),
+        bytes: i64::try_from(rendered.bytes.len()).unwrap_or(i64::MAX),
+    }
 }
 
 fn problem(error: SourceError) -> InputProblem {
@@ -305,7 +335,7 @@ fn problem(error: SourceError) -> InputProblem {
 }
 
 /// Jobs in a listing that carry our K.
-pub fn ours(subject: &Subject<'_>, jobs: &[Batch]) -> Vec<submit::Job> {
+fn ours(subject: &Subject<'_>, jobs: &[Batch]) -> Vec<submit::Job> {
     let status = subject.batch.status.clone().unwrap_or_default();
     let Some(identity) = &status.identity else { return vec![] };
     let claim = claim_of(&subject.batch, &status);

@@ -1,5 +1,10 @@
 //! What a pass has seen of the world: plain data between `observe` and `plan`.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::api::batch::InputStatus;
 use crate::controller::Credentials;
 use crate::{gemini, submit};
 
@@ -10,16 +15,29 @@ pub struct Observed {
     pub input: Option<Result<InputFacts, InputProblem>>,
     pub sink: Option<Result<(), SinkProblem>>,
     pub model: Option<ModelFacts>,
+    /// How long the key's gate stays closed.
+    pub gate: Duration,
     /// Whether the staged file is still at Gemini, whole, and for long enough.
     pub file_usable: Option<bool>,
-    /// Jobs of this batch in a complete listing that began after the intent.
-    pub listing: Option<Vec<submit::Job>>,
+    /// A complete listing for an attempt without a job.
+    pub listing: Option<Listed>,
+    /// Jobs of this batch that are one too many.
+    pub duplicates: Vec<String>,
     /// The recorded job, by a GET.
     pub job: Option<JobFacts>,
     /// The recorded job as a sweep has listed it, if it has not ended there.
     pub listed: Option<Box<gemini::Batch>>,
     /// How the end of the job will become known.
     pub tracking: Option<Tracking>,
+}
+
+/// A complete listing, as far as it concerns this batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// When it began.
+    pub started: Timestamp,
+    /// Jobs that carry our K.
+    pub jobs: Vec<submit::Job>,
 }
 
 /// A valid, rendered input.
@@ -39,6 +57,28 @@ pub enum InputProblem {
     Forbidden(String),
     /// Will not become right by itself; the reason is `InvalidRow`, `DuplicateKey` or `TooLarge`.
     Invalid { reason: &'static str, message: String },
+}
+
+impl InputProblem {
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "SourceNotFound",
+            Self::Forbidden(_) => "SourceForbidden",
+            Self::Invalid { reason, .. } => reason,
+        }
+    }
+
+    pub fn message(&self) -> &str {
+        match self {
+            Self::NotFound(message) | Self::Forbidden(message) | Self::Invalid { message, .. } => message,
+        }
+    }
+}
+
+impl From<&InputFacts> for InputStatus {
+    fn from(facts: &InputFacts) -> Self {
+        Self { sha256: facts.sha256.clone(), rows: facts.rows, bytes: facts.bytes, file: None }
+    }
 }
 
 /// Why the results would have nowhere to go.

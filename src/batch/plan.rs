@@ -8,20 +8,21 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::admission::{admission, credentials_problem};
+use super::admission::credentials_problem;
 use super::draft::Draft;
 use super::memory::Memory;
 use super::observed::{JobFacts, Observed, Tracking};
 use super::record::is_refused;
-use super::schedule::{age, ended, is_terminal, listing_due, look, pause_left, sweep_due, tracking};
-use crate::api::batch::{
-    GeminiBatch, GeminiBatchStatus, Identity, Listings, Phase, Run, Submission, WebhookMode,
+use super::schedule::{
+    doubt_listing_due, duplicates_watch, ended, is_terminal, look, pause_left, rested, sweep_due, tracking,
 };
+use super::submission::{restored_run, submission};
+use crate::api::SUBMIT_KEY_ANNOTATION;
+use crate::api::batch::{GeminiBatch, GeminiBatchStatus, Identity, Phase, Run, Submission, WebhookMode};
 use crate::api::condition::{Is, batch_type};
-use crate::api::{RESUBMIT_ANNOTATION, SUBMIT_KEY_ANNOTATION};
-use crate::controller::{Credentials, Next, after, until};
+use crate::controller::{Credentials, Next, until};
 use crate::gemini;
-use crate::submit::{self, AttemptState, OperatorSecret, Timing};
+use crate::submit::{self, OperatorSecret, Timing};
 
 /// Version of the submission protocol that this program speaks.
 pub const PROTOCOL: i32 = 1;
@@ -37,6 +38,8 @@ pub struct Env<'a> {
     pub nonce: &'a str,
     /// This process.
     pub holder: &'a str,
+    /// Since this process began, by a clock that does not jump.
+    pub uptime: Duration,
 }
 
 /// The decision.
@@ -61,9 +64,14 @@ pub enum Step {
     Post {
         nonce: String,
     },
-    /// Delete the input file of a doubtful attempt and prove it gone.
+    /// Delete the input file of a fenced attempt and prove it gone.
     Fence {
+        /// Empty: all files of this batch, because the attempt's is not known by name.
         file: String,
+    },
+    /// Cancel and delete jobs that are one too many.
+    Reap {
+        names: Vec<String>,
     },
     /// Ask Gemini to cancel the job.
     Cancel {
@@ -82,6 +90,8 @@ pub struct Needs {
     pub credentials: bool,
     /// Input, sink, model and staged file.
     pub admission: bool,
+    /// The input alone.
+    pub input: bool,
     /// A complete listing that began at this time or later.
     pub listing_since: Option<Timestamp>,
     /// A listing of that age is enough to see whether the recorded job has ended.
@@ -111,19 +121,28 @@ fn is_ours(batch: &GeminiBatch) -> bool {
 
 /// What must be looked at. The same cases as in [`plan`], in the same order.
 pub fn needs(batch: &GeminiBatch, memory: &Memory, env: &Env<'_>) -> Needs {
-    let Some(status) = batch.status.as_ref().filter(|_| is_ours(batch) && !batch.is_finished()) else {
-        return Needs::default();
-    };
+    let Some(status) = batch.status.as_ref().filter(|_| is_ours(batch)) else { return Needs::default() };
+    if batch.is_finished() {
+        let sweep_since = duplicates_watch(status, env)
+            .and_then(|_| sweep_due(status, memory, env))
+            .filter(|tick| *tick <= env.now);
+        return Needs { credentials: sweep_since.is_some(), sweep_since, ..Needs::default() };
+    }
     match run(status) {
         None => admission_needs(batch),
         Some(run) => match run.submission {
-            Submission::Abandoned if pause_left(run, memory, env).is_zero() => admission_needs(batch),
+            Submission::Abandoned if pause_left(run, memory, env).is_zero() => {
+                let needs = admission_needs(batch);
+                Needs { listing_since: needs.admission.then(|| rested(run, env)), ..needs }
+            }
             Submission::Abandoned => Needs::default(),
-            Submission::Pending | Submission::Quarantined => Needs {
+            _ if memory.in_flight.as_ref() == Some(&run.nonce) => Needs::default(),
+            Submission::Pending | Submission::Fenced | Submission::Quarantined if status.input.is_none() => {
+                Needs { credentials: true, input: true, ..Needs::default() }
+            }
+            Submission::Pending | Submission::Fenced | Submission::Quarantined => Needs {
                 credentials: true,
-                listing_since: (memory.in_flight.as_ref() != Some(&run.nonce))
-                    .then(|| listing_due(run, env))
-                    .filter(|since| *since <= env.now),
+                listing_since: Some(doubt_listing_due(run, memory, env)).filter(|since| *since <= env.now),
                 ..Needs::default()
             },
             Submission::Recorded => {
@@ -168,11 +187,7 @@ pub fn plan(batch: &GeminiBatch, seen: &Observed, memory: &Memory, env: &Env<'_>
         return identify(batch, env);
     }
     if batch.is_finished() {
-        return Plan {
-            status: batch.status.clone().unwrap_or_default(),
-            step: Step::None,
-            next: Next::Await,
-        };
+        return finished(draft, seen, memory, env);
     }
     suspended(batch, &mut draft);
     let newest = run(&draft.status).cloned();
@@ -185,33 +200,18 @@ pub fn plan(batch: &GeminiBatch, seen: &Observed, memory: &Memory, env: &Env<'_>
 /// A status of its own for an object that has none: the first write of all.
 fn identify(batch: &GeminiBatch, env: &Env<'_>) -> Plan {
     let uid = batch.metadata.uid.clone().unwrap_or_default();
-    let restored = batch.metadata.annotations.as_ref().and_then(|a| a.get(SUBMIT_KEY_ANNOTATION));
+    let annotation = batch.metadata.annotations.as_ref().and_then(|a| a.get(SUBMIT_KEY_ANNOTATION));
+    let (namespace, name) = place(batch);
+    // One that was made for another place came with a copy of the object, and says nothing about this one.
+    let restored = annotation.and_then(|text| submit::read_annotation(env.secret, text, namespace, name));
     let mut draft = Draft::empty(batch, env.now);
     draft.status.protocol_version = Some(PROTOCOL);
     draft.phase(Phase::Queued);
-    let submit_key = match restored.and_then(|a| a.split_once('.')) {
+    let submit_key = match restored {
         Some((key, fingerprint)) => {
-            // The annotation outlived its status (a backup was restored): a job may have been made for it. With
-            // nothing known of the attempt, the doubt is treated as any other.
+            // The annotation outlived its status (a backup was restored): a job may have been made for it.
             draft.status.start_time = Some(Time(env.now));
-            draft.status.runs = vec![Run {
-                name: RUN.into(),
-                attempt: 1,
-                submission: Submission::Pending,
-                state: None,
-                nonce: "restored".into(),
-                holder: env.holder.into(),
-                marker: format!("gb1.{key}.1."),
-                input_file: String::new(),
-                key_fingerprint: fingerprint.into(),
-                intent_time: Time(env.now),
-                listings: None,
-                remote_name: None,
-                submit_time: None,
-                end_time: None,
-                rows: 0,
-                message: Some("the object was restored without its status; looking for its job".into()),
-            }];
+            draft.status.runs = vec![restored_run(key, fingerprint, env)];
             draft.phase(Phase::Submitting);
             key.to_owned()
         }
@@ -222,101 +222,30 @@ fn identify(batch: &GeminiBatch, env: &Env<'_>) -> Plan {
     draft.plan(Step::None, Next::Now)
 }
 
+/// The end is absorbing; only a job that is one too many is still dealt with, for as long as one may turn up.
+fn finished(mut draft: Draft, seen: &Observed, memory: &Memory, env: &Env<'_>) -> Plan {
+    if !seen.duplicates.is_empty() {
+        duplicates(&mut draft, &seen.duplicates);
+        return draft.plan(Step::Reap { names: seen.duplicates.clone() }, Next::After(env.timing.sweep_bare));
+    }
+    let tick = duplicates_watch(&draft.status, env).and_then(|_| sweep_due(&draft.status, memory, env));
+    draft.plan(Step::None, tick.map_or(Next::Await, |tick| Next::After(until(tick, env.now))))
+}
+
+fn duplicates(draft: &mut Draft, names: &[String]) {
+    let message = format!(
+        "{} more than the one recorded job of this batch turned up at Gemini: {}; cancelled and deleted",
+        names.len(),
+        names.join(", ")
+    );
+    draft.set(batch_type::DUPLICATE_JOBS, Is::True, "Cancelled", &message);
+}
+
 fn suspended(batch: &GeminiBatch, draft: &mut Draft) {
     if batch.spec.suspend {
         draft.set(batch_type::SUSPENDED, Is::True, "SuspendedByUser", "spec.suspend is true");
     } else if draft.has(batch_type::SUSPENDED) {
         draft.set(batch_type::SUSPENDED, Is::False, "Resumed", "");
-    }
-}
-
-/// Everything until the job's name is recorded.
-fn submission(
-    batch: &GeminiBatch,
-    mut draft: Draft,
-    newest: Option<Run>,
-    seen: &Observed,
-    memory: &Memory,
-    env: &Env<'_>,
-) -> Plan {
-    let attempt = newest.as_ref().map(|run| attempt(run, memory, env));
-    let facts = submit::Seen { listing: seen.listing.clone(), approved: approved(batch, &draft.status) };
-    let step = submit::step(attempt.as_ref(), &facts, env.timing);
-    if let (submit::Step::Count(_) | submit::Step::Quarantine, Some(run)) = (&step, &newest)
-        && is_foreign_key(run, seen)
-    {
-        let message = "the answer to the submission was lost, and the present API key is not the one it was sent \
-                           with, so what it does not list proves nothing; put a key of the same project back";
-        draft.set(batch_type::SUBMITTED, Is::Unknown, "ProjectUnproven", message);
-        draft.stalled("ProjectUnproven", message);
-        return draft.plan(Step::None, Next::After(env.timing.listing_spacing));
-    }
-    match (step, newest) {
-        (submit::Step::Intend { n }, _) => admission(batch, draft, n, seen, env),
-        (submit::Step::Wait(pause), Some(run)) => {
-            if let Some(problem) = credentials_problem(&mut draft, seen) {
-                return draft.plan(Step::None, Next::After(env.timing.secret_reread.min(problem)));
-            }
-            let pause = if run.submission == Submission::Abandoned {
-                pause
-            } else {
-                until(listing_due(&run, env), env.now).min(pause).max(Duration::from_millis(100))
-            };
-            draft.plan(Step::None, Next::After(pause))
-        }
-        (submit::Step::Adopt { name }, Some(_)) => {
-            draft.adopt(&name);
-            draft.plan(Step::None, Next::Now)
-        }
-        (submit::Step::Foreign { name }, Some(run)) => {
-            let message = format!(
-                "job {name} carries this batch's key with a tag that was not made for it (a copied object, or another \
-                 operator's); it is neither adopted nor is another one submitted. Delete that job at Gemini, or \
-                 delete this batch"
-            );
-            draft.set(batch_type::SUBMITTED, Is::Unknown, "MarkerForeign", &message);
-            draft.stalled("MarkerForeign", &message);
-            draft.plan(
-                Step::None,
-                Next::After(until(listing_due(&run, env), env.now).max(env.timing.listing_spacing)),
-            )
-        }
-        (submit::Step::Count(pause), Some(run)) => {
-            draft.run(|run| {
-                let complete = run.listings.as_ref().map_or(0, |l| l.complete).saturating_add(1);
-                run.listings = Some(Listings { complete, last_time: Some(Time(env.now)) });
-            });
-            let until = after(run.intent_time.0, env.timing.listing_lag);
-            let message = format!(
-                "the answer to the submission of attempt {} was lost; looking for the job in complete listings until \
-                 {until:.0}. Nothing is submitted meanwhile, so nothing is paid twice",
-                run.attempt
-            );
-            draft.set(batch_type::SUBMITTED, Is::Unknown, "OutcomeUnknown", &message);
-            draft.phase(Phase::Submitting);
-            draft.progressing("OutcomeUnknown", &message);
-            draft.plan(Step::None, Next::After(pause))
-        }
-        (submit::Step::Quarantine, Some(run)) => {
-            draft.run(|run| run.submission = Submission::Quarantined);
-            let key = draft.status.identity.as_ref().map_or("", |i| i.submit_key.as_str());
-            let message = format!(
-                "no job of attempt {n} was found in {} complete listings, yet its request may still be under way. \
-                 Listing goes on, and a job that appears is adopted. To submit again, having looked at Gemini for \
-                 displayName {}, run: kubectl annotate geminibatch {} {RESUBMIT_ANNOTATION}={key}.{n}",
-                run.listings.as_ref().map_or(1, |l| l.complete.saturating_add(1)),
-                run.marker,
-                batch.metadata.name.as_deref().unwrap_or_default(),
-                n = run.attempt,
-            );
-            draft.set(batch_type::SUBMITTED, Is::Unknown, "Quarantined", &message);
-            draft.stalled("Quarantined", &message);
-            draft.plan(Step::None, Next::After(env.timing.sweep_tracked))
-        }
-        (submit::Step::Fence { .. }, Some(run)) => {
-            draft.plan(Step::Fence { file: run.input_file }, Next::Now)
-        }
-        (submit::Step::Done, _) | (_, None) => draft.plan(Step::None, Next::Await),
     }
 }
 
@@ -335,6 +264,10 @@ fn remote(
     }
     if let Some(pause) = credentials_problem(&mut draft, seen) {
         return draft.plan(Step::None, Next::After(env.timing.secret_reread.min(pause)));
+    }
+    if !seen.duplicates.is_empty() {
+        duplicates(&mut draft, &seen.duplicates);
+        return draft.plan(Step::Reap { names: seen.duplicates.clone() }, Next::Now);
     }
     let remembered = ended(run, memory).filter(|_| seen.credentials.is_some() && !is_foreign_key(run, seen));
     let known = remembered.map(|job| JobFacts::Found(Box::new(job.clone())));
@@ -418,34 +351,18 @@ fn track(draft: &mut Draft, mode: WebhookMode, tracking: &Tracking) {
     draft.set(batch_type::WEBHOOK_TRACKED, is, reason, &message);
 }
 
-fn attempt(run: &Run, memory: &Memory, env: &Env<'_>) -> submit::Attempt {
-    submit::Attempt {
-        n: run.attempt,
-        state: match run.submission {
-            Submission::Pending => AttemptState::Pending,
-            Submission::Recorded => AttemptState::Recorded,
-            Submission::Abandoned => AttemptState::Abandoned,
-            Submission::Quarantined => AttemptState::Quarantined,
-        },
-        in_flight: memory.in_flight.as_ref() == Some(&run.nonce),
-        age: age(run, env),
-        listings: run.listings.as_ref().map_or(0, |l| u32::try_from(l.complete).unwrap_or(0)),
-        pause: age(run, env).saturating_add(pause_left(run, memory, env)),
-    }
-}
-
-/// The number of the attempt that a person lets be followed by another one.
-fn approved(batch: &GeminiBatch, status: &GeminiBatchStatus) -> Option<i32> {
-    let text = batch.metadata.annotations.as_ref()?.get(RESUBMIT_ANNOTATION)?;
-    let (key, n) = text.rsplit_once('.')?;
-    (key == status.identity.as_ref()?.submit_key).then(|| n.parse().ok()).flatten()
+/// Namespace and name.
+pub fn place(batch: &GeminiBatch) -> (&str, &str) {
+    let metadata = &batch.metadata;
+    (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
 }
 
 /// What the marker of this batch vouches for.
 pub fn claim_of<'a>(batch: &'a GeminiBatch, status: &'a GeminiBatchStatus) -> submit::Claim<'a> {
+    let (namespace, name) = place(batch);
     submit::Claim {
-        namespace: batch.metadata.namespace.as_deref().unwrap_or_default(),
-        name: batch.metadata.name.as_deref().unwrap_or_default(),
+        namespace,
+        name,
         model: &batch.spec.model,
         operation: "GenerateContent",
         input_sha256: status.input.as_ref().map_or("", |i| i.sha256.as_str()),

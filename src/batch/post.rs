@@ -1,18 +1,19 @@
-//! The one paid request, and the record of its outcome. It runs in a task of its own: neither a dropped reconcile nor
-//! SIGTERM may part the request from its record.
+//! The durable intent, the one paid request, and the record of its outcome. They run in a task of their own: neither a
+//! dropped reconcile nor SIGTERM may part one from the other.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::Api;
+use secrecy::ExposeSecret;
 
-use super::Subject;
 use super::plan::newest_run;
-use super::record;
+use super::{Subject, record, write};
 use crate::api::GeminiBatch;
-use crate::controller::{Context, Error, Metrics, OutcomeLabels, is_not_found, replace};
-use crate::gemini::{self, ApiKey};
+use crate::api::batch::{GeminiBatchStatus, Run};
+use crate::controller::{Context, Error, Metrics, OutcomeLabels, is_not_found};
+use crate::gemini::{self, ApiKey, Class};
 use crate::submit::{PostEnd, Refusal, Verdict, classify};
 
 /// Longest pause between two tries to record a job's name.
@@ -22,44 +23,66 @@ const RECORD_PAUSE_MAX: Duration = Duration::from_secs(30);
 struct Attempt {
     ctx: Arc<Context>,
     api: Api<GeminiBatch>,
-    name: String,
-    uid: String,
+    batch: GeminiBatch,
     nonce: String,
+    key: ApiKey,
+    fingerprint: String,
     read: Instant,
 }
 
-/// Sends the request of the intent that `nonce` names. The object's newest run holds that intent, durably.
-pub async fn post(subject: &mut Subject<'_>, key: ApiKey, nonce: String) -> Result<(), Error> {
+/// Writes the intent, which `status` holds under `nonce`, and sends its request.
+pub async fn post(
+    subject: &mut Subject<'_>,
+    status: GeminiBatchStatus,
+    key: ApiKey,
+    nonce: String,
+) -> Result<(), Error> {
+    let uid = subject.uid();
     let attempt = Attempt {
         ctx: Arc::clone(subject.ctx),
         api: subject.api.clone(),
-        name: subject.name().to_owned(),
-        uid: subject.uid(),
+        batch: subject.batch.clone(),
         nonce: nonce.clone(),
+        fingerprint: subject.ctx.secret.fingerprint(key.expose_secret()),
+        key,
         read: subject.read,
     };
-    let Some(run) = newest_run(&subject.batch).cloned() else { return Ok(()) };
-    let model = subject.batch.spec.model.clone();
-    subject.ctx.batch_memory.update(&attempt.uid, |m| m.in_flight = Some(nonce));
-    let task = subject.ctx.tasks.spawn(async move {
-        let verdict = attempt.send(&key, &model, &run.marker, &run.input_file).await;
-        attempt.record(&verdict).await;
-        attempt.ctx.batch_memory.update(&attempt.uid, |m| {
-            m.in_flight = None;
-            if let Verdict::No(Refusal::RateLimited { after: Some(pause), .. }) = &verdict {
-                m.retry_at = Some(crate::controller::after(Timestamp::now(), *pause));
-            }
-        });
-    });
-    // A panic in the task is as a crash at that point: the intent stands, and recovery goes on from it.
-    if task.await.is_err() {
-        subject.ctx.batch_memory.update(&subject.uid(), |m| m.in_flight = None);
-    }
-    subject.reread().await
+    subject.ctx.batch_memory.update(&uid, |m| m.in_flight = Some(nonce));
+    let task = subject.ctx.tasks.spawn(attempt.make(status));
+    // A panic in the task is as a crash at that point: if the intent stands, recovery goes on from it.
+    let made = task.await;
+    subject.ctx.batch_memory.update(&uid, |m| m.in_flight = None);
+    subject.reread().await?;
+    made.unwrap_or(Ok(()))
 }
 
 impl Attempt {
-    async fn send(&self, key: &ApiKey, model: &str, marker: &str, file: &str) -> Verdict {
+    /// The whole attempt. An error: there is no intent, and nothing was sent.
+    async fn make(mut self, status: GeminiBatchStatus) -> Result<(), Error> {
+        self.ctx.gates.enter(&self.fingerprint).map_err(Error::Gated)?;
+        // Whether the intent is durable is all that counts, also when the answer to the write was lost or says that
+        // somebody wrote in between: that may have been this very write, repeated on the way.
+        match write(&self.ctx, &self.api, &self.batch, status).await {
+            Ok(batch) => self.batch = batch,
+            Err(error) => {
+                self.batch = self.api.get(self.name()).await?;
+                if newest_run(&self.batch).is_none_or(|run| run.nonce != self.nonce) {
+                    return Err(error);
+                }
+            }
+        }
+        let Some(run) = newest_run(&self.batch).cloned() else { return Ok(()) };
+        let verdict = self.send(&run).await;
+        self.learn(&verdict);
+        self.record(&verdict).await;
+        Ok(())
+    }
+
+    fn name(&self) -> &str {
+        self.batch.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    async fn send(&self, run: &Run) -> Verdict {
         if self.read.elapsed() > self.ctx.timing.submit_gate {
             return Verdict::No(Refusal::NotSent(
                 "the process was too slow between reading and sending".into(),
@@ -68,19 +91,57 @@ impl Attempt {
         if self.ctx.shutdown.is_cancelled() {
             return Verdict::No(Refusal::NotSent("the process was asked to stop".into()));
         }
-        let verdict = classify(match self.ctx.gemini.create_batch(key, model, marker, file).await {
-            gemini::PostEnd::NotSent(why) => PostEnd::NotSent(why),
-            gemini::PostEnd::Broken(why) => PostEnd::Broken(why),
-            gemini::PostEnd::Answer { status, retry_after, body } => {
-                PostEnd::Answer { status, retry_after, body }
-            }
-        });
+        let (gemini, model) = (&self.ctx.gemini, &self.batch.spec.model);
+        let verdict =
+            classify(match gemini.create_batch(&self.key, model, &run.marker, &run.input_file).await {
+                gemini::PostEnd::NotSent(why) => PostEnd::NotSent(why),
+                gemini::PostEnd::Broken(why) => PostEnd::Broken(why),
+                gemini::PostEnd::Answer { status, retry_after, body } => {
+                    PostEnd::Answer { status, retry_after, body }
+                }
+            });
         if let Verdict::Yes(job) = &verdict {
             // Once, in case it can never be recorded.
-            tracing::info!(object = %self.name, remote = %job, "job submitted");
+            tracing::info!(object = %self.name(), remote = %job, "job submitted");
         }
         count(&self.ctx.metrics, &verdict);
-        verdict
+        match verdict {
+            Verdict::No(Refusal::Forbidden(message)) => {
+                Verdict::No(self.whose_fault(&run.input_file, message).await)
+            }
+            other => other,
+        }
+    }
+
+    /// A missing file and a key without the right are both answered with 403; the file itself tells which it was.
+    async fn whose_fault(&self, file: &str, message: String) -> Refusal {
+        match self.ctx.gemini.get_file(&self.key, file).await {
+            Ok(_) => Refusal::Credentials(message),
+            Err(e) if e.class == Class::Auth => Refusal::Credentials(message),
+            Err(_) => Refusal::Forbidden(message),
+        }
+    }
+
+    /// What other submissions should know of this one.
+    fn learn(&self, verdict: &Verdict) {
+        let (credentials, uid) =
+            (&self.ctx.credentials, self.batch.metadata.uid.as_deref().unwrap_or_default());
+        let namespace = self.batch.metadata.namespace.as_deref().unwrap_or_default();
+        match verdict {
+            Verdict::No(Refusal::RateLimited { after, .. }) => {
+                self.ctx.gates.refused(&self.fingerprint, *after, &self.ctx.timing);
+                if let Some(pause) = after {
+                    let at = crate::controller::after(Timestamp::now(), *pause);
+                    self.ctx.batch_memory.update(uid, |m| m.retry_at = Some(at));
+                }
+            }
+            Verdict::No(Refusal::Credentials(message)) => {
+                let reference = &self.batch.spec.api_key_secret_ref;
+                credentials.refuse(namespace, reference, &self.fingerprint, message);
+            }
+            Verdict::Yes(_) => self.ctx.gates.accepted(&self.fingerprint, &self.ctx.timing),
+            _ => {}
+        }
     }
 
     /// Until it stands, or until it is not this attempt's to record any more.
@@ -91,7 +152,9 @@ impl Attempt {
                 Ok(()) => return,
                 Err(Error::Kube(e)) if is_not_found(&e) => return,
                 Err(Error::Conflict) => continue,
-                Err(error) => tracing::warn!(object = %self.name, %error, "the outcome is not recorded yet"),
+                Err(error) => {
+                    tracing::warn!(object = %self.name(), %error, "the outcome is not recorded yet");
+                }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RECORD_PAUSE_MAX);
@@ -99,20 +162,14 @@ impl Attempt {
     }
 
     async fn try_record(&self, verdict: &Verdict) -> Result<(), Error> {
-        let current = self.api.get(&self.name).await?;
-        if current.metadata.uid.as_ref() != Some(&self.uid) {
+        let current = self.api.get(self.name()).await?;
+        if current.metadata.uid != self.batch.metadata.uid {
             return Ok(());
         }
         let Some(status) = record::posted(&current, &self.nonce, verdict, Timestamp::now()) else {
             return Ok(());
         };
-        let before = current.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
-        let written = replace(&self.api, &GeminiBatch { status: Some(status), ..current }).await?;
-        let after = written.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
-        let about = kube::Resource::object_ref(&written, &());
-        crate::controller::publish(&self.ctx.recorder, &about, &crate::controller::notes(&before, &after))
-            .await;
-        Ok(())
+        write(&self.ctx, &self.api, &current, status).await.map(drop)
     }
 }
 

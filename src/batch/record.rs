@@ -1,12 +1,14 @@
 //! PURE: what the outcome of a step does to the status.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::draft::Draft;
 use super::observed::InputFacts;
+use super::submission::{self, state};
 use crate::api::batch::{
     ErrorSummary, GeminiBatch, GeminiBatchStatus, InputFile, InputStatus, OutputStatus, Phase, RowCounts,
     Submission, Usage,
@@ -15,25 +17,20 @@ use crate::api::condition::{self, Is, batch_type, truncate};
 use crate::gemini::{self, State};
 use crate::rows::{Class, Harvest, Order};
 use crate::sink::{Published, SinkError};
-use crate::submit::{Refusal, Verdict};
+use crate::submit::{self, Conclusion, Refusal, Standing, Verdict};
 
 /// The input stands at Gemini.
 pub fn staged(batch: &GeminiBatch, facts: &InputFacts, file: InputFile, now: Timestamp) -> GeminiBatchStatus {
     let mut draft = Draft::new(batch, now);
     let message = format!("{} rows, {} bytes in {}", facts.rows, facts.bytes, file.name);
-    draft.status.input = Some(InputStatus {
-        sha256: facts.sha256.clone(),
-        rows: facts.rows,
-        bytes: facts.bytes,
-        file: Some(file),
-    });
+    draft.status.input = Some(InputStatus { file: Some(file), ..facts.into() });
     draft.status.rows = Some(RowCounts { total: facts.rows, pending: facts.rows, ..RowCounts::default() });
     draft.status.progress = Some(format!("0/{}", facts.rows));
     draft.set(batch_type::INPUT_READY, Is::True, "Staged", &message);
     draft.status
 }
 
-/// What the POST's end means for the run that `nonce` belongs to; `None` if that run is not this attempt any more.
+/// What the POST's end does to the status; `None` if that is nothing.
 pub fn posted(
     batch: &GeminiBatch,
     nonce: &str,
@@ -41,12 +38,10 @@ pub fn posted(
     now: Timestamp,
 ) -> Option<GeminiBatchStatus> {
     let mut draft = Draft::new(batch, now);
-    let run = draft.status.runs.last().filter(|run| run.nonce == nonce)?;
-    if run.submission == Submission::Recorded {
-        return None;
-    }
-    match verdict {
-        Verdict::Yes(name) => {
+    let standing =
+        draft.status.runs.last().map(|run| Standing { nonce: &run.nonce, state: state(run.submission) });
+    match (submit::conclude(standing, nonce, verdict), verdict) {
+        (Conclusion::Record, Verdict::Yes(name)) => {
             draft.run(|run| {
                 run.submission = Submission::Recorded;
                 run.remote_name = Some(name.clone());
@@ -58,8 +53,13 @@ pub fn posted(
             draft.phase(Phase::Pending);
             draft.progressing("Pending", "");
         }
-        Verdict::No(refusal) => refused(&mut draft, refusal),
-        Verdict::Ambiguous(why) => {
+        (Conclusion::Abandon { forget_file }, Verdict::No(refusal)) => {
+            refused(&mut draft, refusal);
+            if let Some(input) = draft.status.input.as_mut().filter(|_| forget_file) {
+                input.file = None;
+            }
+        }
+        (Conclusion::Doubt, Verdict::Ambiguous(why)) => {
             draft.run(|run| run.message = Some(truncate(why, 256).to_owned()));
             let message = format!(
                 "it is not known whether Gemini took the request ({why}); looking for the job in complete listings. \
@@ -68,6 +68,7 @@ pub fn posted(
             draft.set(batch_type::SUBMITTED, Is::Unknown, "OutcomeUnknown", &message);
             draft.progressing("OutcomeUnknown", &message);
         }
+        _ => return None,
     }
     Some(draft.status)
 }
@@ -93,52 +94,25 @@ fn refused(draft: &mut Draft, refusal: &Refusal) {
         run.message = Some(truncate(&message, 256).to_owned());
     });
     draft.set(batch_type::SUBMITTED, Is::False, reason, &message);
-    match refusal {
-        Refusal::Rejected(_) => draft.failed(Phase::Failed, "Rejected", &message),
-        // The file may be what is missing: it is looked at, or uploaded again, before the next attempt.
-        Refusal::Forbidden(_) => {
-            if let Some(input) = draft.status.input.as_mut() {
-                input.file = None;
-            }
-            draft.progressing("Submitting", &message);
-        }
-        _ => {
-            draft.phase(Phase::Queued);
-            draft.progressing(reason, &message);
-        }
+    if let Refusal::Rejected(_) = refusal {
+        draft.failed(Phase::Failed, "Rejected", &message);
+    } else {
+        draft.phase(Phase::Queued);
+        draft.progressing(reason, &message);
     }
 }
 
-/// The job of a doubtful attempt was found in a listing.
-pub fn adopted(batch: &GeminiBatch, name: &str, now: Timestamp) -> GeminiBatchStatus {
+/// The input file of a fenced attempt is proven gone.
+pub fn fenced(batch: &GeminiBatch, fingerprint: &str, lag: Duration, now: Timestamp) -> GeminiBatchStatus {
     let mut draft = Draft::new(batch, now);
-    draft.adopt(name);
+    submission::fenced(&mut draft, fingerprint, now, lag);
     draft.status
 }
 
-/// A doubtful attempt is over by a person's word, and its input file is proven gone.
-pub fn closed(batch: &GeminiBatch, now: Timestamp) -> GeminiBatchStatus {
-    let mut draft = Draft::new(batch, now);
-    draft.run(|run| {
-        run.submission = Submission::Abandoned;
-        run.listings = None;
-        run.message = Some("closed with a person's approval; its input file is gone".into());
-    });
-    if let Some(input) = draft.status.input.as_mut() {
-        input.file = None;
-    }
-    draft.set(batch_type::SUBMITTED, Is::False, "Submitting", "another submission was approved");
-    draft.progressing("Submitting", "");
-    draft.status
-}
-
-/// The approved end of a doubtful attempt could not be proven.
+/// The input file of a fenced attempt could not be proven gone.
 pub fn unproven(batch: &GeminiBatch, now: Timestamp) -> GeminiBatchStatus {
     let mut draft = Draft::new(batch, now);
-    let message = "another submission was approved, but the present API key cannot prove that the input file of the \
-                   old one is gone (is it a key of another Google project?); nothing is submitted";
-    draft.set(batch_type::SUBMITTED, Is::Unknown, "ProjectUnproven", message);
-    draft.stalled("ProjectUnproven", message);
+    submission::unproven(&mut draft);
     draft.status
 }
 

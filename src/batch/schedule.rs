@@ -70,16 +70,62 @@ pub fn sweep_due(status: &GeminiBatchStatus, memory: &Memory, env: &Env<'_>) -> 
     Timestamp::from_millisecond(tick).ok()
 }
 
-pub fn listing_due(run: &Run, env: &Env<'_>) -> Timestamp {
+/// When the next complete listing for a doubtful attempt is due: at once when the doubt is new to this process, then
+/// spaced, and at the end of the first look.
+pub fn doubt_listing_due(run: &Run, memory: &Memory, env: &Env<'_>) -> Timestamp {
+    let Some(listed) = memory.doubt.as_ref().and_then(|doubt| doubt.last) else {
+        return run.fenced_time.as_ref().map_or(run.intent_time.0, |fenced| fenced.0);
+    };
     let spacing = if run.submission == Submission::Quarantined {
         env.timing.sweep_tracked
     } else {
         env.timing.listing_spacing
     };
-    match run.listings.as_ref().and_then(|l| l.last_time.as_ref()) {
-        Some(last) => after(last.0, spacing),
-        None => run.intent_time.0,
+    let since = env.uptime.saturating_sub(listed);
+    let spaced = if since < spacing {
+        after(env.now, spacing.saturating_sub(since))
+    } else {
+        before(env.now, since.saturating_sub(spacing))
+    };
+    // A second more, because the intent's time is kept in whole seconds.
+    let first_look = after(run.intent_time.0, env.timing.first_look.saturating_add(Duration::from_secs(1)));
+    if run.submission == Submission::Pending && before(env.now, since) < first_look {
+        spaced.min(first_look)
+    } else {
+        spaced
     }
+}
+
+/// Since the input file of a fenced attempt was proven gone.
+pub fn since_fence(run: &Run, env: &Env<'_>) -> Option<Duration> {
+    run.fenced_time.as_ref().map(|fenced| until(env.now, fenced.0))
+}
+
+/// How long to wait before a proof is tried again.
+pub fn proof_pause(memory: &Memory, env: &Env<'_>) -> Duration {
+    memory.unproven.map_or(Duration::ZERO, |tried| {
+        env.timing.listing_spacing.saturating_sub(env.uptime.saturating_sub(tried))
+    })
+}
+
+/// Until when jobs of closed attempts are looked for, if any attempt was closed: whoever said that there is none may
+/// have been wrong.
+pub fn duplicates_watch(status: &GeminiBatchStatus, env: &Env<'_>) -> Option<Timestamp> {
+    let run = status.runs.last()?;
+    let closed = match run.submission {
+        Submission::Abandoned | Submission::Fenced => true,
+        Submission::Recorded | Submission::Pending | Submission::Quarantined => run.attempt > 1,
+    };
+    let from = run.fenced_time.as_ref().map_or(run.intent_time.0, |fenced| fenced.0);
+    let end = after(from, env.timing.duplicates_watch);
+    (closed && end > env.now).then_some(end)
+}
+
+fn before(at: Timestamp, duration: Duration) -> Timestamp {
+    jiff::SignedDuration::try_from(duration)
+        .ok()
+        .and_then(|d| at.checked_sub(d).ok())
+        .unwrap_or(Timestamp::MIN)
 }
 
 /// Kubernetes keeps whole seconds: an intent may be up to a second younger than it says.
@@ -92,9 +138,7 @@ pub fn pause_left(run: &Run, memory: &Memory, env: &Env<'_>) -> Duration {
     if run.submission != Submission::Abandoned {
         return Duration::ZERO;
     }
-    let refusals = u32::try_from(run.attempt.saturating_sub(1)).unwrap_or(0);
-    let pause = Timing::pause(env.timing.attempt_pause, env.timing.attempt_pause_max, refusals);
-    let own = after(run.intent_time.0, pause);
+    let own = rested(run, env);
     until(memory.retry_at.map_or(own, |told| told.max(own)), env.now)
 }
 
@@ -103,6 +147,12 @@ pub fn pause_left(run: &Run, memory: &Memory, env: &Env<'_>) -> Duration {
 pub fn ended<'a>(run: &Run, memory: &'a Memory) -> Option<&'a gemini::Batch> {
     let job = memory.job.as_ref().filter(|_| memory.rest.is_none())?;
     (job.is_terminal() && run.remote_name.as_deref() == Some(job.name.as_str())).then_some(job)
+}
+
+/// A listing that began at this time or later shows what a closed attempt left, if anything.
+pub fn rested(run: &Run, env: &Env<'_>) -> Timestamp {
+    let refusals = u32::try_from(run.attempt.saturating_sub(1)).unwrap_or(0);
+    after(run.intent_time.0, Timing::pause(env.timing.attempt_pause, env.timing.attempt_pause_max, refusals))
 }
 
 pub fn is_terminal(run: &Run) -> bool {

@@ -1,5 +1,6 @@
 //! `plan` as a table, and its two properties: the end is absorbing, and planning twice without a change plans nothing.
 
+mod doubt;
 mod remote;
 
 use std::time::Duration;
@@ -11,9 +12,11 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::memory::Memory;
-use super::observed::{InputFacts, InputProblem, JobFacts, ModelFacts, Observed, SinkProblem, Tracking};
+use super::observed::{
+    InputFacts, InputProblem, JobFacts, Listed, ModelFacts, Observed, SinkProblem, Tracking,
+};
 use super::plan::{Env, Plan, Step, needs, plan};
-use crate::api::batch::{GeminiBatch, Submission};
+use crate::api::batch::GeminiBatch;
 use crate::api::condition::get;
 use crate::api::{FINALIZER, SUBMIT_KEY_ANNOTATION};
 use crate::controller::{Credentials, Next};
@@ -22,6 +25,8 @@ use crate::submit::{self, OperatorSecret, Timing};
 
 const UID: &str = "0b0c6d2e";
 const FINGERPRINT: &str = "fp";
+/// How long the process has been running.
+const UPTIME: Duration = Duration::from_hours(10);
 
 pub(super) fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
@@ -38,7 +43,14 @@ impl World {
     }
 
     pub(super) fn at(&self, now: Timestamp) -> Env<'_> {
-        Env { timing: &self.timing, secret: &self.secret, now, nonce: "nonce", holder: "test/1" }
+        Env {
+            timing: &self.timing,
+            secret: &self.secret,
+            now,
+            nonce: "nonce",
+            holder: "test/1",
+            uptime: UPTIME,
+        }
     }
 
     pub(super) fn plan(&self, batch: &GeminiBatch, seen: &Observed) -> Plan {
@@ -69,8 +81,8 @@ fn claimed(world: &World) -> GeminiBatch {
     batch.status = Some(world.plan(&batch, &Observed::default()).status);
     let key = submit::submit_key(UID);
     batch.metadata.finalizers = Some(vec![FINALIZER.into()]);
-    batch.metadata.annotations =
-        Some([(SUBMIT_KEY_ANNOTATION.to_owned(), format!("{key}.{FINGERPRINT}"))].into());
+    let annotation = submit::annotation(&world.secret, &key, FINGERPRINT, "team", "tickets");
+    batch.metadata.annotations = Some([(SUBMIT_KEY_ANNOTATION.to_owned(), annotation)].into());
     batch
 }
 
@@ -105,7 +117,8 @@ fn pending(world: &World, age: Duration) -> GeminiBatch {
 
 pub(super) fn recorded(world: &World, state: Option<&str>) -> GeminiBatch {
     let mut batch = pending(world, Duration::from_secs(5));
-    batch.status = Some(super::record::adopted(&batch, "batches/a", now()));
+    let yes = submit::Verdict::Yes("batches/a".into());
+    batch.status = super::record::posted(&batch, "nonce", &yes, now());
     batch.status.as_mut().unwrap().runs[0].state = state.map(str::to_owned);
     batch
 }
@@ -165,7 +178,9 @@ fn table() {
             "not claimed",
             unclaimed,
             admitted(),
-            Step::Claim { annotation: format!("{key}.{FINGERPRINT}") },
+            Step::Claim {
+                annotation: submit::annotation(&world.secret, &key, FINGERPRINT, "team", "tickets"),
+            },
             "Reconciling",
             "Queued",
         ),
@@ -285,26 +300,6 @@ fn table() {
     }
 }
 
-#[test]
-fn a_doubt_is_looked_into_and_never_sent_again() {
-    let world = World::new();
-    let empty = Observed { listing: Some(vec![]), ..admitted() };
-    let young = pending(&world, Duration::from_secs(10));
-    let planned = world.plan(&young, &empty);
-    assert_eq!((&planned.step, planned.status.runs[0].submission), (&Step::None, Submission::Pending));
-    assert_eq!(planned.status.runs[0].listings.as_ref().unwrap().complete, 1);
-
-    let mut old = pending(&world, Duration::from_hours(1));
-    old.status.as_mut().unwrap().runs[0].listings =
-        Some(crate::api::batch::Listings { complete: 5, last_time: None });
-    let planned = world.plan(&old, &empty);
-    assert_eq!((&planned.step, planned.status.runs[0].submission), (&Step::None, Submission::Quarantined));
-
-    let foreign = Credentials::Ready { fingerprint: "other".into() };
-    let planned = world.plan(&old, &Observed { credentials: Some(foreign), ..empty });
-    assert_eq!(get(&planned.status.conditions, "Submitted").unwrap().reason, "ProjectUnproven");
-}
-
 /// A delivery may fail after the look that showed the end: the write was too late (an event was stored meanwhile), the
 /// sink was away. It is made good at once, and without another GET.
 #[test]
@@ -373,7 +368,7 @@ fn any_seen() -> impl Strategy<Value = Observed> {
         Just(Some(Tracking::SweepOnly("m".into()))),
         Just(Some(Tracking::Static { webhook: "team/main".into() })),
     ];
-    let listing = proptest::option::of(Just(vec![]));
+    let listing = proptest::option::of(Just(Listed { started: now(), jobs: vec![] }));
     let swept = any::<bool>();
     (credentials, input, sink, state, tracking, listing, proptest::option::of(any::<bool>()), swept).prop_map(
         |(credentials, input, sink, state, tracking, listing, file_usable, swept)| Observed {
@@ -381,7 +376,9 @@ fn any_seen() -> impl Strategy<Value = Observed> {
             input,
             sink,
             model: None,
+            gate: Duration::ZERO,
             file_usable,
+            duplicates: vec![],
             listing,
             job: state.and_then(|state| job(state).job),
             listed: swept.then(|| Box::new(some_job(State::Running))),

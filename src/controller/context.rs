@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::credentials::KeyCache;
+use super::gate::Gates;
 use super::listings::Listings;
 use super::metrics::Metrics;
 use super::unreadable::Guarded;
@@ -30,17 +32,25 @@ pub struct Context {
     pub recorder: Recorder,
     pub credentials: KeyCache,
     pub listings: Listings,
+    pub gates: Gates,
     /// One for each watch: a store holds what one watch has shown, and nothing else.
     pub webhooks: Vec<Store<Guarded<GeminiWebhook>>>,
     pub metrics: Metrics,
     /// Tasks that must end before the process may: a POST and its record.
     pub tasks: TaskTracker,
     pub shutdown: CancellationToken,
+    /// When this process began.
+    pub started: Instant,
     pub batch_memory: Memories<crate::batch::Memory>,
     pub webhook_memory: Memories<crate::webhook::Memory>,
 }
 
 impl Context {
+    /// Since this process began, by a clock that does not jump.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// The webhooks of all namespaces that can hold one.
     pub fn webhooks(&self) -> Vec<Arc<Guarded<GeminiWebhook>>> {
         self.webhooks.iter().flat_map(Store::state).collect()

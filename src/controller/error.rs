@@ -13,6 +13,9 @@ pub enum Error {
     Kube(#[from] kube::Error),
     #[error("the Gemini API: {0}")]
     Gemini(#[from] gemini::Error),
+    /// The key's gate is closed: Gemini has refused another submission for its quota.
+    #[error("submissions with this API key wait for its quota")]
+    Gated(Duration),
     /// The download was cut, or is not what the job says it is.
     #[error("results: {0}")]
     Results(String),
@@ -47,6 +50,7 @@ impl Error {
                 gemini::Class::NotFound => "GeminiNotFound",
                 gemini::Class::Ambiguous => "GeminiAmbiguous",
             },
+            Self::Gated(_) => "Gated",
             Self::Results(_) => "Results",
             Self::Sink(_) | Self::Undelivered(_) => "Sink",
             Self::Panicked => "Panic",
@@ -63,6 +67,7 @@ impl Error {
                 gemini::Class::RateLimited(after) => after,
                 _ => None,
             },
+            Self::Gated(left) => Some(*left),
             _ => None,
         }
     }
@@ -70,7 +75,7 @@ impl Error {
     /// Whether it is worth telling the user of the object: a conflict or a hiccup of the API server is not, nor what
     /// the status says already.
     pub fn is_users_business(&self) -> bool {
-        !matches!(self, Self::Conflict | Self::Kube(_) | Self::Undelivered(_))
+        !matches!(self, Self::Conflict | Self::Kube(_) | Self::Gated(_) | Self::Undelivered(_))
     }
 }
 

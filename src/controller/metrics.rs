@@ -22,6 +22,7 @@ pub struct OutcomeLabels {
 pub struct Metrics {
     pub reconciles: Family<ReconcileLabels, Counter>,
     pub submissions: Family<OutcomeLabels, Counter>,
+    pub duplicate_jobs: Counter,
     pub sweeps: Counter,
     pub sweep_rescues: Counter,
     pub malformed: Counter,
@@ -32,6 +33,11 @@ impl Metrics {
         let r = registry.sub_registry_with_prefix("gemini_operator");
         r.register("reconciles", "Finished reconciles by kind and outcome", self.reconciles.clone());
         r.register("submissions", "POSTs of a batch job by outcome", self.submissions.clone());
+        r.register(
+            "duplicate_jobs",
+            "Jobs that were one too many for their batch; they were cancelled and deleted",
+            self.duplicate_jobs.clone(),
+        );
         r.register("sweeps", "Complete listings of a key's jobs", self.sweeps.clone());
         r.register(
             "sweep_rescues",

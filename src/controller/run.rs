@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::future::select_all;
@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use super::context::{Context, Memories};
 use super::credentials::KeyCache;
 use super::error::Error;
+use super::gate::Gates;
 use super::identity::{self, IDENTITY_SECRET};
 use super::listings::Listings;
 use super::metrics::{Metrics, ReconcileLabels};
@@ -138,6 +139,8 @@ pub async fn run(
         secret,
         operator_namespace: settings.operator_namespace.clone(),
         listings: Listings::default(),
+        gates: Gates::default(),
+        started: Instant::now(),
         webhooks: webhooks.clone(),
         metrics,
         tasks: TaskTracker::new(),

@@ -2,6 +2,8 @@
 //!
 //! - `K`: 26 characters, from the object's uid; one batch, one K.
 //! - file: `files/gb-<K>-<nonce>`; the nonce is new for every upload and never comes back.
+//! - annotation: `<K>.<fingerprint of the API key>.<tag>`, on the object itself; the tag ties it to the object's place, so
+//!   that a restored object finds its job again and a copy under another name does not take the original's for its own.
 //! - job: displayName `gb1.<K>.<n>.<tag>`; the tag is keyed with the operator's secret, so that a tenant of the same
 //!   Google project cannot forge a job that we would adopt.
 
@@ -76,6 +78,30 @@ pub fn marker(secret: &OperatorSecret, key: &str, n: i32, claim: &Claim<'_>) -> 
         claim.namespace, claim.name, claim.model, claim.operation, claim.input_sha256
     );
     format!("gb1.{key}.{n}.{}", base32(&secret.hmac("marker", &vouched)))
+}
+
+/// The annotation of an object at this place.
+pub fn annotation(
+    secret: &OperatorSecret,
+    key: &str,
+    fingerprint: &str,
+    namespace: &str,
+    name: &str,
+) -> String {
+    let tag = base32(&secret.hmac("annotation", &format!("{key}|{namespace}|{name}")));
+    format!("{key}.{fingerprint}.{tag}")
+}
+
+/// K and the fingerprint of an annotation that was made for this place.
+pub fn read_annotation<'a>(
+    secret: &OperatorSecret,
+    text: &'a str,
+    namespace: &str,
+    name: &str,
+) -> Option<(&'a str, &'a str)> {
+    let (key, rest) = text.split_once('.')?;
+    let (fingerprint, _) = rest.split_once('.')?;
+    (annotation(secret, key, fingerprint, namespace, name) == text).then_some((key, fingerprint))
 }
 
 /// What a displayName says about one batch.
@@ -155,6 +181,19 @@ mod tests {
         assert_eq!(recognise(&secret(), &key, &CLAIM, &renumbered), Marked::Foreign);
         for junk in ["", "gb1", "my job", "gb2.x.1.y"] {
             assert_eq!(recognise(&secret(), &key, &CLAIM, junk), Marked::Other, "{junk:?}");
+        }
+    }
+
+    #[test]
+    fn an_annotation_is_good_for_one_place() {
+        let text = annotation(&secret(), "k", "fp", "team-a", "tickets");
+        assert_eq!(read_annotation(&secret(), &text, "team-a", "tickets"), Some(("k", "fp")));
+        assert_eq!(read_annotation(&secret(), &text, "team-a", "copy"), None);
+        assert_eq!(read_annotation(&secret(), &text, "team-b", "tickets"), None);
+        assert_eq!(read_annotation(&OperatorSecret::new(vec![8; 32]), &text, "team-a", "tickets"), None);
+        assert_eq!(read_annotation(&secret(), &text.replacen('k', "j", 1), "team-a", "tickets"), None);
+        for junk in ["", "k", "k.fp", "k.fp."] {
+            assert_eq!(read_annotation(&secret(), junk, "team-a", "tickets"), None, "{junk:?}");
         }
     }
 

@@ -1,22 +1,37 @@
-//! The protocol's one decision: given the attempt and what was seen, what is the next step?
+//! The protocol's one decision: given the newest attempt and what was seen, what is the next step?
 //!
-//! `None → Intend → (POST) → Recorded`, with a doubt on the way leading through complete listings either to
-//! `Adopt` or, when the window has passed, to `Quarantine`: a person decides, nothing is paid twice.
+//! ```text
+//! None ── Intend ──▶ Pending ── (POST) ──▶ Recorded
+//!                       │ doubt: complete listings, adopt what shows
+//!                       ▼ nothing for `first_look`
+//!                     Fenced ── its input file is proven gone: no late request can do anything any more
+//!                       │ wait longer than a listing can lag, list again, adopt what shows
+//!                       ▼ still nothing
+//!                    Abandoned ── Intend n + 1
+//! ```
+//! The order *fence, then wait, then list* is what makes the next attempt safe: a request that came in before the fence
+//! made its job before the fence, so it is listed by the end of the wait; one that comes later finds no input file.
 
 use std::time::Duration;
 
 use super::timing::Timing;
 
 /// Where the newest attempt stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AttemptState {
+    /// The intent is durable; the request may have been sent.
     Pending,
+    /// Given up on: its input file is being deleted, or is proven gone.
+    Fenced,
+    /// The job's name is recorded.
     Recorded,
+    /// There is no job, and there can be none any more.
     Abandoned,
+    /// In doubt, and the user wants a person to decide.
     Quarantined,
 }
 
-/// The newest attempt, as the status holds it.
+/// The newest attempt, as the status holds it, with its ages as of now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// Its number; numbers only grow.
@@ -24,21 +39,66 @@ pub struct Attempt {
     pub state: AttemptState,
     /// This very process is sending its request now.
     pub in_flight: bool,
-    /// Since the intent was written, not rounded up.
-    pub age: Duration,
-    /// Complete listings counted so far without a match.
+    /// Nothing is known of it but that there was one: the object came back without its status.
+    pub restored: bool,
+    /// The present API key is the one of the intent.
+    pub same_key: bool,
+    /// The proof that its input file is gone, if there is one.
+    pub proof: Option<Proof>,
+    /// Complete listings counted without a match, since the intent or, once there is a proof, since the proof.
     pub listings: u32,
-    /// How long to wait after a refusal before the next attempt.
+    /// How long to wait still before the next attempt, or before a proof is tried again.
     pub pause: Duration,
 }
 
-/// What was seen of Gemini in this pass.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// That the input file of a fenced attempt is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// The present API key is the one that proved it. What another key lists counts for nothing.
+    pub same_key: bool,
+}
+
+/// What the user wants of the batch as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// A job.
+    Go,
+    /// No new attempt (`suspend`); an open one is settled.
+    Hold,
+    /// No job at all (`cancelled`, deletion): an open attempt is fenced at once, and a job that it made is found.
+    Stop,
+}
+
+/// What to do about a doubt that listings alone do not settle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ambiguity {
+    /// Prove the attempt dead, then make the next one.
+    #[default]
+    ResubmitAfterProof,
+    /// Ask a person first.
+    Quarantine,
+}
+
+/// What was seen of Gemini in this pass, and what people have said.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// A complete listing that began after the intent was written, if one was made.
-    pub listing: Option<Vec<Job>>,
+    /// A complete listing made with the present API key, if one was made.
+    pub listing: Option<Listing>,
     /// A person has approved, by annotation, to go on after this attempt number.
     pub approved: Option<i32>,
+    pub wish: Wish,
+    pub ambiguity: Ambiguity,
+}
+
+/// A complete listing of all jobs of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// When it began, since the intent or, once there is a proof, since the proof; not rounded up.
+    pub after: Duration,
+    /// Far enough from the one that was counted before.
+    pub spaced: bool,
+    /// Those that carry our K.
+    pub jobs: Vec<Job>,
 }
 
 /// A job that carries our K.
@@ -57,192 +117,150 @@ pub struct Job {
 pub enum Step {
     /// Write the intent of attempt `n`, then POST.
     Intend { n: i32 },
-    /// Look again after this time at the latest; nothing to do until then.
+    /// No attempt is open, and none is wanted.
+    Rest,
+    /// Nothing to do until a listing was made, or until this time has passed.
     Wait(Duration),
     /// Record this job as the attempt's.
     Adopt { name: String },
     /// A job carries our K with a tag that is not ours: stop.
     Foreign { name: String },
-    /// A complete listing without a match: count it, look again after this time.
-    Count(Duration),
-    /// The window has passed and nothing was found.
+    /// A complete listing without a match: count it.
+    Count,
+    /// Mark the attempt as given up on.
+    Fence,
+    /// Delete the input file of the fenced attempt and prove it gone: see [`proves`].
+    Prove,
+    /// There is no job and there can be none: close the attempt, and forget its input file.
+    Close,
+    /// A person has to decide.
     Quarantine,
-    /// A person has approved another attempt: prove first that the old one is dead, by its input file being gone; then
-    /// close it.
-    Fence { n: i32 },
+    /// What the present API key does not show proves nothing: it is not the key that the attempt was made with.
+    Unproven,
     /// The job's name is recorded; submission is over.
     Done,
 }
 
 /// Total over its inputs; without an attempt the first one is intended.
 pub fn step(attempt: Option<&Attempt>, seen: &Seen, timing: &Timing) -> Step {
-    let Some(attempt) = attempt else { return Step::Intend { n: 1 } };
+    let Some(attempt) = attempt else { return next_attempt(0, seen.wish) };
+    match attempt.state {
+        AttemptState::Recorded => return Step::Done,
+        // The poster itself will tell; should it die, its memory of being in flight dies with it.
+        AttemptState::Pending if attempt.in_flight => return Step::Wait(timing.listing_spacing),
+        _ => {}
+    }
+    // Whatever state it is in: a job that shows is the answer.
+    if let Some(step) = seen.listing.as_ref().and_then(found) {
+        return step;
+    }
     match attempt.state {
         AttemptState::Recorded => Step::Done,
-        AttemptState::Abandoned if attempt.age < attempt.pause => {
-            Step::Wait(attempt.pause.saturating_sub(attempt.age))
-        }
-        AttemptState::Abandoned => Step::Intend { n: attempt.n.saturating_add(1) },
-        // The poster itself will tell; should it die, its memory of being in flight dies with it.
-        AttemptState::Pending if attempt.in_flight => Step::Wait(timing.listing_spacing),
-        AttemptState::Pending | AttemptState::Quarantined => in_doubt(attempt, seen, timing),
+        AttemptState::Pending => pending(attempt, seen, timing),
+        AttemptState::Quarantined => quarantined(attempt, seen, timing),
+        AttemptState::Fenced => fenced(attempt, seen, timing),
+        AttemptState::Abandoned => abandoned(attempt, seen, timing),
     }
 }
 
-fn in_doubt(attempt: &Attempt, seen: &Seen, timing: &Timing) -> Step {
-    let quarantined = attempt.state == AttemptState::Quarantined;
-    if let Some(jobs) = &seen.listing {
-        let ours = jobs.iter().filter(|job| job.attempt == Some(attempt.n));
-        if let Some(job) = ours.min_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name))) {
-            return Step::Adopt { name: job.name.clone() };
-        }
-        if let Some(job) = jobs.iter().find(|job| job.attempt.is_none()) {
-            return Step::Foreign { name: job.name.clone() };
-        }
+fn next_attempt(newest: i32, wish: Wish) -> Step {
+    match wish {
+        Wish::Go => Step::Intend { n: newest.saturating_add(1) },
+        Wish::Hold | Wish::Stop => Step::Rest,
     }
-    if quarantined && seen.approved == Some(attempt.n) {
-        return Step::Fence { n: attempt.n };
+}
+
+/// The oldest job that is provably ours, of whichever attempt: it is paid. Else a stranger's with our K.
+fn found(listing: &Listing) -> Option<Step> {
+    let ours = listing.jobs.iter().filter(|job| job.attempt.is_some());
+    if let Some(job) = ours.min_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name))) {
+        return Some(Step::Adopt { name: job.name.clone() });
     }
-    let spacing = if quarantined { timing.sweep_tracked } else { timing.listing_spacing };
-    if seen.listing.is_none() || quarantined {
-        return Step::Wait(spacing);
+    listing.jobs.first().map(|job| Step::Foreign { name: job.name.clone() })
+}
+
+fn pending(attempt: &Attempt, seen: &Seen, timing: &Timing) -> Step {
+    if seen.wish == Wish::Stop && !attempt.restored {
+        return Step::Fence;
     }
-    let counted = attempt.listings.saturating_add(1);
-    if counted >= timing.listings_required && attempt.age >= timing.listing_lag {
-        return Step::Quarantine;
+    let Some(listing) = &seen.listing else { return Step::Wait(timing.listing_spacing) };
+    if attempt.restored {
+        // Its file is not known by name; only the very key can prove that none is left.
+        return if attempt.same_key { Step::Fence } else { Step::Unproven };
     }
-    Step::Count(spacing)
+    if seen.ambiguity == Ambiguity::ResubmitAfterProof {
+        return match listing {
+            Listing { after, .. } if *after >= timing.first_look => Step::Fence,
+            Listing { spaced: true, .. } => Step::Count,
+            _ => Step::Wait(timing.listing_spacing),
+        };
+    }
+    if !attempt.same_key {
+        return Step::Unproven;
+    }
+    counted(attempt, listing, timing, Step::Quarantine)
+}
+
+fn quarantined(attempt: &Attempt, seen: &Seen, timing: &Timing) -> Step {
+    let go_on = seen.approved == Some(attempt.n)
+        || seen.wish == Wish::Stop
+        || seen.ambiguity == Ambiguity::ResubmitAfterProof;
+    if go_on { Step::Fence } else { Step::Wait(timing.sweep_tracked) }
+}
+
+fn fenced(attempt: &Attempt, seen: &Seen, timing: &Timing) -> Step {
+    match (attempt.proof, &seen.listing) {
+        (Some(Proof { same_key: true }), Some(listing)) => counted(attempt, listing, timing, Step::Close),
+        (Some(Proof { same_key: true }), None) => Step::Wait(timing.listing_spacing),
+        // No proof, or one that another key made: its listings do not go together with the present key's.
+        _ if attempt.pause.is_zero() => Step::Prove,
+        _ => Step::Wait(attempt.pause),
+    }
+}
+
+/// Counts listings until there are enough of them, the last one begun when all that could be there must show.
+fn counted(attempt: &Attempt, listing: &Listing, timing: &Timing, then: Step) -> Step {
+    if !listing.spaced {
+        return Step::Wait(timing.listing_spacing);
+    }
+    let enough = attempt.listings.saturating_add(1) >= timing.listings_required;
+    if enough && listing.after >= timing.listing_lag { then } else { Step::Count }
+}
+
+fn abandoned(attempt: &Attempt, seen: &Seen, timing: &Timing) -> Step {
+    match next_attempt(attempt.n, seen.wish) {
+        Step::Intend { .. } if !attempt.pause.is_zero() => Step::Wait(attempt.pause),
+        // One look before the next: whoever said no may have been wrong.
+        Step::Intend { .. } if seen.listing.is_none() => Step::Wait(timing.listing_spacing),
+        next => next,
+    }
+}
+
+/// What became of the input file of a fenced attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// DELETE was answered with 200 in this recovery: this key could see it, and now it is gone.
+    Deleted,
+    /// A complete list of files, made with the present key, does not hold it.
+    NotListed,
+}
+
+/// Whether that proves that no request of the attempt can create a job any more.
+///
+/// A 403 proves nothing, since a missing file and a foreign one are answered alike. Nor does what a key of another
+/// project does not list, so a list counts only with the key that the file was uploaded with. A restored attempt has no
+/// file by name: one that goes with our prefix may be another attempt's, so there only the list counts.
+pub fn proves(attempt: &Attempt, deletion: Deletion) -> bool {
+    attempt.same_key || (deletion == Deletion::Deleted && !attempt.restored)
+}
+
+/// Jobs that carry our K, are not recorded by any run, and so are one too many: they are cancelled and deleted.
+pub fn duplicates<'a>(jobs: &'a [Job], recorded: &[&str]) -> Vec<&'a str> {
+    jobs.iter()
+        .filter(|job| job.attempt.is_some() && !recorded.contains(&job.name.as_str()))
+        .map(|job| job.name.as_str())
+        .collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn attempt(state: AttemptState) -> Attempt {
-        Attempt {
-            n: 2,
-            state,
-            in_flight: false,
-            age: Duration::ZERO,
-            listings: 0,
-            pause: Duration::from_mins(1),
-        }
-    }
-
-    fn listed(jobs: &[(&str, i128, Option<i32>)]) -> Seen {
-        let jobs = jobs
-            .iter()
-            .map(|(name, created, attempt)| Job {
-                name: (*name).into(),
-                created: *created,
-                attempt: *attempt,
-            })
-            .collect();
-        Seen { listing: Some(jobs), ..Seen::default() }
-    }
-
-    #[test]
-    fn table() {
-        let t = Timing::production();
-        let pending = attempt(AttemptState::Pending);
-        let old = Attempt { age: t.listing_lag, listings: 2, ..pending.clone() };
-        let quarantined = attempt(AttemptState::Quarantined);
-        let abandoned = attempt(AttemptState::Abandoned);
-        let rested = Attempt { age: abandoned.pause, ..abandoned.clone() };
-        let none = Seen::default();
-        let empty = listed(&[]);
-        let approved = Seen { approved: Some(2), ..Seen::default() };
-        let cases = [
-            ("nothing yet", None, &none, Step::Intend { n: 1 }),
-            ("recorded", Some(attempt(AttemptState::Recorded)), &empty, Step::Done),
-            ("refused just now", Some(abandoned), &none, Step::Wait(Duration::from_mins(1))),
-            ("refused, pause over", Some(rested), &none, Step::Intend { n: 3 }),
-            (
-                "being sent",
-                Some(Attempt { in_flight: true, ..pending.clone() }),
-                &empty,
-                Step::Wait(t.listing_spacing),
-            ),
-            ("in doubt, not listed", Some(pending.clone()), &none, Step::Wait(t.listing_spacing)),
-            ("in doubt, nothing found", Some(pending.clone()), &empty, Step::Count(t.listing_spacing)),
-            ("in doubt for long", Some(old.clone()), &empty, Step::Quarantine),
-            (
-                "too few listings",
-                Some(Attempt { listings: 1, ..old.clone() }),
-                &empty,
-                Step::Count(t.listing_spacing),
-            ),
-            (
-                "too young",
-                Some(Attempt { age: Duration::from_secs(1), ..old.clone() }),
-                &empty,
-                Step::Count(t.listing_spacing),
-            ),
-            ("quarantined", Some(quarantined.clone()), &empty, Step::Wait(t.sweep_tracked)),
-            ("approved", Some(quarantined.clone()), &approved, Step::Fence { n: 2 }),
-            ("approval without quarantine", Some(pending), &approved, Step::Wait(t.listing_spacing)),
-        ];
-        for (what, attempt, seen, expected) in cases {
-            assert_eq!(step(attempt.as_ref(), seen, &t), expected, "{what}");
-        }
-    }
-
-    #[test]
-    fn adopts_the_oldest_job_of_this_attempt() {
-        let t = Timing::production();
-        let seen = listed(&[
-            ("batches/c", 5, Some(2)),
-            ("batches/b", 5, Some(2)),
-            ("batches/z", 1, Some(1)),
-            ("batches/x", 0, None),
-        ]);
-        for state in [AttemptState::Pending, AttemptState::Quarantined] {
-            assert_eq!(
-                step(Some(&attempt(state)), &seen, &t),
-                Step::Adopt { name: "batches/b".into() },
-                "{state:?}"
-            );
-        }
-        let foreign = listed(&[("batches/x", 0, None)]);
-        assert_eq!(
-            step(Some(&attempt(AttemptState::Pending)), &foreign, &t),
-            Step::Foreign { name: "batches/x".into() }
-        );
-    }
-
-    fn any_state() -> impl Strategy<Value = AttemptState> {
-        prop_oneof![
-            Just(AttemptState::Pending),
-            Just(AttemptState::Recorded),
-            Just(AttemptState::Abandoned),
-            Just(AttemptState::Quarantined),
-        ]
-    }
-
-    proptest! {
-        /// A doubt never leads to another POST without a person's word and a fence.
-        #[test]
-        fn no_intent_out_of_doubt(
-            state in any_state(), n in 1..50, in_flight: bool, age in 0u64..10_000, listings in 0u32..10,
-            found in proptest::option::of(proptest::collection::vec((0i128..9, proptest::option::of(1..50)), 0..4)),
-            approved in proptest::option::of(1..50),
-        ) {
-            let t = Timing::production();
-            let a = Attempt { n, state, in_flight, age: Duration::from_secs(age), listings, pause: t.attempt_pause };
-            let listing = found.map(|jobs| {
-                jobs.into_iter().map(|(created, attempt)| Job { name: format!("batches/{created}"), created, attempt }).collect()
-            });
-            match step(Some(&a), &Seen { listing, approved }, &t) {
-                Step::Intend { n: next } => {
-                    prop_assert_eq!(state, AttemptState::Abandoned);
-                    prop_assert_eq!(next, n + 1);
-                }
-                Step::Fence { .. } => {
-                    prop_assert_eq!((state, approved), (AttemptState::Quarantined, Some(n)));
-                }
-                _ => {}
-            }
-        }
-    }
-}
+mod tests;

@@ -8,8 +8,11 @@ use std::time::Duration;
 pub struct Timing {
     /// From reading the object to sending the request: older knowledge must not be paid on.
     pub submit_gate: Duration,
-    /// How long a created job may stay invisible to a complete listing (assumption A1), and so how long an unknown
-    /// outcome is looked for before a person is asked.
+    /// How long an unknown outcome is looked for in listings before its attempt is fenced. It does not make anything
+    /// safe: it spares a job that is there and only not listed yet the loss of its input file.
+    pub first_look: Duration,
+    /// How long a created job may stay invisible to a complete listing (assumption A1): the wait after a fence, and how
+    /// long an unknown outcome is looked for before a person is asked.
     pub listing_lag: Duration,
     /// Complete listings that must have been made within that time.
     pub listings_required: u32,
@@ -23,6 +26,8 @@ pub struct Timing {
     pub look_spacing: Duration,
     /// An event claims an end that the GET does not show: when to look again.
     pub look_again: [Duration; 4],
+    /// A job of an attempt that was closed is still looked for by the sweep for this long.
+    pub duplicates_watch: Duration,
     /// A missing or refused API key is read again this often.
     pub secret_reread: Duration,
     /// A refused API key that did not change is tried again this often.
@@ -32,6 +37,10 @@ pub struct Timing {
     /// First pause after a definite no; doubles up to [`Self::attempt_pause_max`].
     pub attempt_pause: Duration,
     pub attempt_pause_max: Duration,
+    /// Distance of two submissions of one key after a refusal for its quota; doubles up to
+    /// [`Self::gate_interval_max`].
+    pub gate_interval: Duration,
+    pub gate_interval_max: Duration,
     /// First pause after any other failure; doubles up to [`Self::retry_max`].
     pub retry: Duration,
     pub retry_max: Duration,
@@ -56,6 +65,7 @@ impl Timing {
         }
         Self {
             submit_gate: secs(20),
+            first_look: mins(10),
             listing_lag: mins(15),
             listings_required: 3,
             listing_spacing: mins(5),
@@ -63,11 +73,14 @@ impl Timing {
             sweep_bare: mins(1),
             look_spacing: secs(30),
             look_again: [secs(30), mins(1), mins(2), mins(5)],
+            duplicates_watch: Duration::from_hours(72),
             secret_reread: mins(1),
             credentials_retry: mins(10),
             file_margin: mins(60),
             attempt_pause: mins(1),
             attempt_pause_max: mins(60),
+            gate_interval: secs(5),
+            gate_interval_max: mins(10),
             retry: secs(5),
             retry_max: mins(10),
             cancel_look: secs(10),
@@ -86,6 +99,7 @@ impl Timing {
         let d = |window: Duration| window / divisor;
         Self {
             submit_gate: p.submit_gate,
+            first_look: d(p.first_look),
             listing_lag: d(p.listing_lag),
             listings_required: p.listings_required,
             listing_spacing: d(p.listing_spacing),
@@ -93,11 +107,14 @@ impl Timing {
             sweep_bare: d(p.sweep_bare),
             look_spacing: d(p.look_spacing),
             look_again: p.look_again.map(d),
+            duplicates_watch: d(p.duplicates_watch),
             secret_reread: d(p.secret_reread),
             credentials_retry: d(p.credentials_retry),
             file_margin: d(p.file_margin),
             attempt_pause: d(p.attempt_pause),
             attempt_pause_max: d(p.attempt_pause_max),
+            gate_interval: d(p.gate_interval),
+            gate_interval_max: d(p.gate_interval_max),
             retry: d(p.retry),
             retry_max: d(p.retry_max),
             cancel_look: d(p.cancel_look),

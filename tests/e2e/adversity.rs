@@ -80,6 +80,27 @@ async fn sigterm_during_the_post_finishes_it_and_its_record() {
     assert_one_job(&bed, 3).await;
 }
 
+/// Nothing shows in listings: the attempt's file is deleted, the window passes, and one more request is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_never_arrived_is_made_again_without_a_person() {
+    let faults =
+        json!({"rules": [{"match": {"call": "batches.create"}, "do": {"drop": "request"}, "times": 1}]});
+    let options = BedOptions { faults: Some(faults), timing_divisor: 300, ..BedOptions::default() };
+    let bed = Bed::with("fenced", options).await;
+    bed.make_api_key().await;
+    bed.apply(&tickets("tickets", 3, "None")).await;
+    let batch = bed.wait_complete("tickets").await;
+    let run = &batch.status.unwrap().runs[0];
+    assert_eq!(run.attempt, 2);
+    let ledger = bed.ledger().await;
+    assert_eq!((ledger.calls("batches.create"), ledger.executed("batches.create")), (2, 1));
+    let files = bed.emulator.list("files").await;
+    let inputs: Vec<_> =
+        files.iter().filter(|f| f["name"].as_str().unwrap().starts_with("files/gb-")).collect();
+    assert_eq!(inputs.len(), 1, "the first attempt's file is gone: {inputs:?}");
+    assert_one_job(&bed, 3).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_never_arrived_ends_in_quarantine_with_a_way_out() {
     let faults =
@@ -87,7 +108,9 @@ async fn a_request_that_never_arrived_ends_in_quarantine_with_a_way_out() {
     let options = BedOptions { faults: Some(faults), timing_divisor: 300, ..BedOptions::default() };
     let bed = Bed::with("quarantine", options).await;
     bed.make_api_key().await;
-    bed.apply(&tickets("tickets", 3, "None")).await;
+    let mut batch: serde_json::Value = serde_json::from_str(&tickets("tickets", 3, "None")).unwrap();
+    batch["spec"]["ambiguity"] = json!("Quarantine");
+    bed.apply(&batch.to_string()).await;
     let batch = bed.wait_condition("tickets", "Submitted", "Unknown", "Quarantined").await;
     let message = &batch_condition(&batch, "Submitted").unwrap().message;
     let command = message.split("run: kubectl ").nth(1).expect("the message says what to run");

@@ -120,7 +120,9 @@ async fn leaves_nothing_behind_where_the_outcome_stays_unknown() {
     let options = BedOptions { faults: Some(faults), timing_divisor: 300, ..BedOptions::default() };
     let bed = Bed::with("unknown", options).await;
     bed.make_api_key().await;
-    apply_all(&bed, &[batch("quarantined", "gemini-3.5-flash")]).await;
+    let mut quarantined = batch("quarantined", "gemini-3.5-flash");
+    quarantined["spec"]["ambiguity"] = json!("Quarantine");
+    apply_all(&bed, &[quarantined]).await;
     bed.wait_condition("quarantined", "Submitted", "Unknown", "Quarantined").await;
     apply_all(&bed, &[batch("unknown", "gemini-3.5-flash")]).await;
     bed.wait_condition("unknown", "Submitted", "Unknown", "OutcomeUnknown").await;

@@ -27,6 +27,7 @@ async fn defaults_are_filled_in() {
             "successPolicy": {"maxFailedPercent": 5},
             "suspend": false,
             "cancelled": false,
+            "ambiguity": "ResubmitAfterProof",
             "webhook": {"mode": "Auto"},
             "output": {"sink": {}},
             "deletionPolicy": "Delete",

@@ -1,0 +1,337 @@
+//! PURE: everything until the job's name is recorded. `submit` decides; here its words become status, and the status
+//! becomes its words.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+
+use super::admission::{admission, credentials_problem};
+use super::draft::Draft;
+use super::memory::Memory;
+use super::observed::Observed;
+use super::plan::{Env, Plan, RUN, Step};
+use super::schedule::{age, doubt_listing_due, pause_left, proof_pause, since_fence};
+use crate::api::batch::{Ambiguity, GeminiBatch, GeminiBatchStatus, Listings, Phase, Run, Submission};
+use crate::api::condition::{Is, batch_type};
+use crate::api::{RESUBMIT_ANNOTATION, SUBMIT_KEY_ANNOTATION};
+use crate::controller::{Credentials, Next, after, is_claimed, until};
+use crate::submit::{self, AttemptState, Wish};
+
+/// Nonce of an attempt that is known only by the annotation that survived it.
+const RESTORED: &str = "restored";
+
+/// What the user wants of the batch as a whole.
+pub fn wish(batch: &GeminiBatch) -> Wish {
+    if batch.metadata.deletion_timestamp.is_some() || batch.spec.cancelled {
+        Wish::Stop
+    } else if batch.spec.suspend {
+        Wish::Hold
+    } else {
+        Wish::Go
+    }
+}
+
+/// Whether nothing is known of this attempt but that there was one.
+pub fn is_restored(run: &Run) -> bool {
+    run.nonce == RESTORED
+}
+
+/// The attempt that an object came back with, without its status.
+pub fn restored_run(key: &str, fingerprint: &str, env: &Env<'_>) -> Run {
+    Run {
+        name: RUN.into(),
+        attempt: 1,
+        submission: Submission::Pending,
+        state: None,
+        nonce: RESTORED.into(),
+        holder: env.holder.into(),
+        marker: format!("gb1.{key}."),
+        input_file: String::new(),
+        key_fingerprint: fingerprint.into(),
+        intent_time: Time(env.now),
+        fenced_time: None,
+        fenced_key_fingerprint: None,
+        listings: None,
+        remote_name: None,
+        submit_time: None,
+        end_time: None,
+        rows: 0,
+        message: Some("the object came back without its status; looking for its job".into()),
+    }
+}
+
+/// The decision about a batch whose newest run has no job yet.
+pub fn submission(
+    batch: &GeminiBatch,
+    mut draft: Draft,
+    newest: Option<Run>,
+    seen: &Observed,
+    memory: &Memory,
+    env: &Env<'_>,
+) -> Plan {
+    if let Some(run) = newest.as_ref().filter(|run| run.submission != Submission::Abandoned) {
+        if let Some(pause) = credentials_problem(&mut draft, seen) {
+            return draft.plan(Step::None, Next::After(env.timing.secret_reread.min(pause)));
+        }
+        if is_restored(run) && !is_claimed(batch) {
+            let annotation = batch.metadata.annotations.as_ref().and_then(|a| a.get(SUBMIT_KEY_ANNOTATION));
+            let annotation = annotation.cloned().unwrap_or_default();
+            return draft.plan(Step::Claim { annotation }, Next::Now);
+        }
+        if draft.status.input.is_none() {
+            return restored_input(draft, seen, env);
+        }
+    }
+    let attempt = newest.as_ref().map(|run| attempt(run, seen, memory, env));
+    let facts = submit::Seen {
+        listing: newest.as_ref().and_then(|run| listing(run, seen, memory, env)),
+        approved: approved(batch, &draft.status),
+        wish: wish(batch),
+        ambiguity: match batch.spec.ambiguity {
+            Ambiguity::ResubmitAfterProof => submit::Ambiguity::ResubmitAfterProof,
+            Ambiguity::Quarantine => submit::Ambiguity::Quarantine,
+        },
+    };
+    match (submit::step(attempt.as_ref(), &facts, env.timing), newest) {
+        (submit::Step::Intend { n }, _) => admission(batch, draft, n, seen, env),
+        (submit::Step::Rest, _) => rest(batch, draft),
+        (submit::Step::Wait(pause), Some(run)) => {
+            if run.submission == Submission::Abandoned {
+                return draft.plan(Step::None, Next::After(pause));
+            }
+            draft.plan(Step::None, next_look(&run, memory, env))
+        }
+        (submit::Step::Adopt { name }, Some(_)) => {
+            draft.adopt(&name);
+            draft.plan(Step::None, Next::Now)
+        }
+        (submit::Step::Foreign { name }, Some(_)) => foreign(draft, &name, env),
+        (submit::Step::Count, Some(run)) => count(draft, &run, memory, env),
+        (submit::Step::Fence, Some(run)) => fence(draft, &run),
+        (submit::Step::Prove, Some(run)) => draft.plan(Step::Fence { file: run.input_file }, Next::Now),
+        (submit::Step::Close, Some(run)) => close(draft, &run),
+        (submit::Step::Quarantine, Some(run)) => quarantine(batch, draft, &run, env),
+        (submit::Step::Unproven, Some(run)) => {
+            unproven(&mut draft);
+            draft.plan(Step::None, next_look(&run, memory, env))
+        }
+        (submit::Step::Done, _) | (_, None) => draft.plan(Step::None, Next::Await),
+    }
+}
+
+/// The tag of a job speaks of the input, so a restored object needs its input before it can know its job.
+fn restored_input(mut draft: Draft, seen: &Observed, env: &Env<'_>) -> Plan {
+    match &seen.input {
+        Some(Ok(facts)) => {
+            draft.status.input = Some(facts.into());
+            draft.plan(Step::None, Next::Now)
+        }
+        Some(Err(problem)) => {
+            let message = format!(
+                "the object came back without its status, and its job can only be recognised by its input: {}",
+                problem.message()
+            );
+            draft.set(batch_type::INPUT_READY, Is::False, problem.reason(), &message);
+            draft.stalled(problem.reason(), &message);
+            draft.plan(Step::None, Next::After(env.timing.secret_reread))
+        }
+        None => draft.plan(Step::None, Next::After(env.timing.secret_reread)),
+    }
+}
+
+/// No attempt is open, and none is wanted.
+fn rest(batch: &GeminiBatch, mut draft: Draft) -> Plan {
+    if batch.spec.cancelled {
+        let message = if draft.status.runs.is_empty() {
+            "spec.cancelled was set before anything was submitted"
+        } else {
+            "spec.cancelled was set, and no job was found at Gemini"
+        };
+        return draft.fail(Phase::Cancelled, "Cancelled", message);
+    }
+    draft.set(
+        batch_type::ADMITTED,
+        Is::False,
+        "Suspended",
+        "spec.suspend is true; nothing happens at Gemini",
+    );
+    draft.phase(Phase::Suspended);
+    draft.settled("Suspended");
+    draft.plan(Step::None, Next::Await)
+}
+
+fn foreign(mut draft: Draft, name: &str, env: &Env<'_>) -> Plan {
+    let message = format!(
+        "job {name} carries this batch's key with a tag that was not made for it (another operator's, or forged); it is \
+         neither adopted nor is another one submitted. Delete that job at Gemini, or delete this batch"
+    );
+    draft.set(batch_type::SUBMITTED, Is::Unknown, "MarkerForeign", &message);
+    draft.stalled("MarkerForeign", &message);
+    draft.plan(Step::None, Next::After(env.timing.listing_spacing))
+}
+
+fn count(mut draft: Draft, run: &Run, memory: &Memory, env: &Env<'_>) -> Plan {
+    draft.run(|run| {
+        let complete = run.listings.as_ref().map_or(0, |l| l.complete).saturating_add(1);
+        run.listings = Some(Listings { complete, last_time: Some(Time(env.now)) });
+    });
+    let message = match &run.fenced_time {
+        Some(fenced) => format!(
+            "the input file of attempt {n} is gone since {since:.0}, so its request can do nothing any more; waiting \
+             until {until:.0} for a job that it may have made before. If none shows, attempt {next} is made. Nothing \
+             is paid twice",
+            n = run.attempt,
+            since = fenced.0,
+            until = after(fenced.0, env.timing.listing_lag),
+            next = run.attempt.saturating_add(1),
+        ),
+        None => format!(
+            "the answer to the submission of attempt {n} was lost; looking for its job in complete listings until \
+             {until:.0}. Nothing is submitted meanwhile, so nothing is paid twice",
+            n = run.attempt,
+            until = after(run.intent_time.0, env.timing.first_look),
+        ),
+    };
+    doubt(&mut draft, &message);
+    draft.plan(Step::None, next_look(run, memory, env))
+}
+
+/// When the next listing for a doubt is due, or the next try to prove a fence.
+fn next_look(run: &Run, memory: &Memory, env: &Env<'_>) -> Next {
+    let listing = until(doubt_listing_due(run, memory, env), env.now);
+    let proof = Some(proof_pause(memory, env)).filter(|pause| !pause.is_zero());
+    let pause = proof.map_or(listing, |proof| proof.min(listing));
+    Next::After(pause.max(Duration::from_millis(50)))
+}
+
+fn fence(mut draft: Draft, run: &Run) -> Plan {
+    draft.run(|run| {
+        run.submission = Submission::Fenced;
+        run.listings = None;
+    });
+    let message = format!(
+        "no job of attempt {} was found; deleting its input file, so that its request can do nothing any more. Nothing is \
+         submitted meanwhile, so nothing is paid twice",
+        run.attempt
+    );
+    doubt(&mut draft, &message);
+    draft.plan(Step::None, Next::Now)
+}
+
+/// What the act of fencing proved.
+pub fn fenced(draft: &mut Draft, fingerprint: &str, env_now: jiff::Timestamp, lag: Duration) {
+    let mut attempt = 0;
+    draft.run(|run| {
+        run.fenced_time = Some(MicroTime(env_now));
+        run.fenced_key_fingerprint = Some(fingerprint.to_owned());
+        run.listings = None;
+        attempt = run.attempt;
+    });
+    let message = format!(
+        "the input file of attempt {attempt} is gone, so its request can do nothing any more; waiting until {:.0} for a job \
+         that it may have made before. Nothing is paid twice",
+        after(env_now, lag)
+    );
+    doubt(draft, &message);
+}
+
+fn close(mut draft: Draft, run: &Run) -> Plan {
+    draft.run(|run| {
+        run.submission = Submission::Abandoned;
+        run.message = Some("it left no job, and its input file is gone".into());
+    });
+    if let Some(input) = draft.status.input.as_mut() {
+        input.file = None;
+    }
+    let message = format!("attempt {} left no job and can leave none any more", run.attempt);
+    draft.set(batch_type::SUBMITTED, Is::False, "Submitting", &message);
+    draft.progressing("Submitting", &message);
+    draft.plan(Step::None, Next::Now)
+}
+
+fn quarantine(batch: &GeminiBatch, mut draft: Draft, run: &Run, env: &Env<'_>) -> Plan {
+    draft.run(|run| run.submission = Submission::Quarantined);
+    let message = format!(
+        "no job of attempt {n} was found in {listings} complete listings, yet its request may still be under way, and \
+         spec.ambiguity is Quarantine. Listing goes on, and a job that appears is adopted. To submit again, having \
+         looked at Gemini for displayName {marker}, run: kubectl annotate geminibatch {name} \
+         {RESUBMIT_ANNOTATION}={key}.{n}",
+        listings = run.listings.as_ref().map_or(1, |l| l.complete.saturating_add(1)),
+        marker = run.marker,
+        name = batch.metadata.name.as_deref().unwrap_or_default(),
+        key = draft.key(),
+        n = run.attempt,
+    );
+    draft.set(batch_type::SUBMITTED, Is::Unknown, "Quarantined", &message);
+    draft.stalled("Quarantined", &message);
+    draft.plan(Step::None, Next::After(env.timing.sweep_tracked))
+}
+
+fn doubt(draft: &mut Draft, message: &str) {
+    draft.set(batch_type::SUBMITTED, Is::Unknown, "OutcomeUnknown", message);
+    draft.phase(Phase::Submitting);
+    draft.progressing("OutcomeUnknown", message);
+}
+
+/// The key in hand cannot tell.
+pub fn unproven(draft: &mut Draft) {
+    let message = "the answer to the submission was lost, and the present API key cannot prove that its job does not \
+                   exist (is it a key of another Google project?). A job that shows is adopted, nothing else is submitted; \
+                   put the key that the attempt was made with back into the Secret of spec.apiKeySecretRef";
+    draft.set(batch_type::SUBMITTED, Is::Unknown, "ProjectUnproven", message);
+    draft.stalled("ProjectUnproven", message);
+}
+
+/// The newest attempt in the protocol's words.
+pub fn attempt(run: &Run, seen: &Observed, memory: &Memory, env: &Env<'_>) -> submit::Attempt {
+    let is_present_key = |fingerprint: &str| matches!(&seen.credentials, Some(Credentials::Ready { fingerprint: present }) if present == fingerprint);
+    submit::Attempt {
+        n: run.attempt,
+        state: state(run.submission),
+        in_flight: memory.in_flight.as_ref() == Some(&run.nonce),
+        restored: is_restored(run),
+        same_key: is_present_key(&run.key_fingerprint),
+        proof: run.fenced_time.as_ref().map(|_| submit::Proof {
+            same_key: run.fenced_key_fingerprint.as_deref().is_some_and(is_present_key),
+        }),
+        listings: run.listings.as_ref().map_or(0, |l| u32::try_from(l.complete).unwrap_or(0)),
+        pause: match run.submission {
+            Submission::Abandoned => pause_left(run, memory, env),
+            _ => proof_pause(memory, env),
+        },
+    }
+}
+
+/// Where an attempt stands, in the protocol's words.
+pub fn state(submission: Submission) -> AttemptState {
+    match submission {
+        Submission::Pending => AttemptState::Pending,
+        Submission::Fenced => AttemptState::Fenced,
+        Submission::Recorded => AttemptState::Recorded,
+        Submission::Abandoned => AttemptState::Abandoned,
+        Submission::Quarantined => AttemptState::Quarantined,
+    }
+}
+
+fn listing(run: &Run, seen: &Observed, memory: &Memory, env: &Env<'_>) -> Option<submit::Listing> {
+    let listing = seen.listing.as_ref()?;
+    let began_before_now = until(env.now, listing.started);
+    let since = since_fence(run, env).unwrap_or_else(|| age(run, env));
+    let spacing = env.timing.listing_spacing;
+    // Both clocks have to agree: the wall's spans processes, the process's own does not jump.
+    let last = run.listings.as_ref().and_then(|l| l.last_time.as_ref());
+    let by_the_wall = last.is_none_or(|last| until(listing.started, last.0) >= spacing);
+    let by_our_own = memory.doubt.as_ref().is_some_and(|d| env.uptime.saturating_sub(d.counted) >= spacing);
+    Some(submit::Listing {
+        after: since.saturating_sub(began_before_now),
+        spaced: by_the_wall && by_our_own,
+        jobs: listing.jobs.clone(),
+    })
+}
+
+/// The number of the attempt that a person lets be followed by another one.
+fn approved(batch: &GeminiBatch, status: &GeminiBatchStatus) -> Option<i32> {
+    let text = batch.metadata.annotations.as_ref()?.get(RESUBMIT_ANNOTATION)?;
+    let (key, n) = text.rsplit_once('.')?;
+    (key == status.identity.as_ref()?.submit_key).then(|| n.parse().ok()).flatten()
+}

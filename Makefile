@@ -28,6 +28,7 @@ testenv-controlplane:
 .PHONY: test
 test: ## All tests, on a real control plane and, where that is possible, on a real node.
 	@testenv/check.sh
+	@$(MAKE) --no-print-directory model
 	@$(MAKE) --no-print-directory e2e-node
 	@testenv/controlplane.sh > /dev/null
 	@testenv/kubectl.sh > /dev/null
@@ -38,6 +39,11 @@ test: ## All tests, on a real control plane and, where that is possible, on a re
 .PHONY: e2e-node
 e2e-node: ## The chart on a real node with real pods (Linux, root; skipped elsewhere).
 	@testenv/node/tests.sh || [ $$? -eq 77 ]
+
+.PHONY: model
+model: ## The submission protocol, explored state by state. FULL=1: all of it, an hour and some gigabytes.
+	@cargo run --quiet --locked --profile model --package gemini-operator-model -- \
+	  $(if $(FULL),--full --write docs/never-pay-twice.md)
 
 .PHONY: image
 image: ## A container image of the operator, without Docker, as an archive.

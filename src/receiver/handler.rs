@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::http::header::{ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, RETRY_AFTER};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -121,13 +121,23 @@ impl<P: Patch> Handler<P> {
         if parts.method != Method::POST {
             return Err(Answer::MethodNotAllowed);
         }
-        self.check_size(&parts)?;
+        let mut body = body.into_data_stream();
+        if let Err(answer) = self.check_size(&parts) {
+            self.pour_away(answer, &mut body).await;
+            return Err(answer);
+        }
         // Before the tables are there, "unknown" means nothing.
         if !self.is_synced() {
             return Err(Answer::Unavailable);
         }
         let route = token_of(parts.uri.path()).and_then(|token| self.routes.find(token));
-        let Read { bytes: body, held: _held } = self.read(body).await?;
+        let Read { bytes: body, held: _held } = match self.read(&mut body).await {
+            Ok(read) => read,
+            Err(answer) => {
+                self.pour_away(answer, &mut body).await;
+                return Err(answer);
+            }
+        };
         let now = (self.clock)();
         let (route, live) = self.keys(route, &parts, &body, now)?;
         let verdict = verify(&parts, &body, &live.keys, now).map_err(|reason| {
@@ -164,8 +174,7 @@ impl<P: Patch> Handler<P> {
     }
 
     /// The raw bytes, as they were signed.
-    async fn read(&self, body: Body) -> Result<Read<'_>, Answer> {
-        let mut chunks = body.into_data_stream();
+    async fn read(&self, chunks: &mut BodyDataStream) -> Result<Read<'_>, Answer> {
         let read = async {
             let mut read = Read { bytes: Vec::new(), held: Vec::new() };
             while let Some(chunk) = chunks.next().await {
@@ -183,6 +192,23 @@ impl<P: Patch> Handler<P> {
             Ok(read)
         };
         tokio::time::timeout(self.body_timeout, read).await.unwrap_or(Err(Answer::BodyTimeout))
+    }
+
+    /// Reads on, and keeps nothing, when the answer is that the body is too large: a sender who is still writing when
+    /// the connection closes sees a reset, and never the answer.
+    async fn pour_away(&self, answer: Answer, chunks: &mut BodyDataStream) {
+        if answer != Answer::TooLarge {
+            return;
+        }
+        let pour = async {
+            let mut left = limits::POURED_AWAY_BYTES;
+            while let Some(Ok(chunk)) = chunks.next().await {
+                let Some(rest) = left.checked_sub(chunk.len()) else { return };
+                left = rest;
+            }
+        };
+        // Who is slower than this gets the answer, and the reset.
+        let _ = tokio::time::timeout(self.body_timeout, pour).await;
     }
 
     fn keys(

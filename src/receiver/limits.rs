@@ -6,6 +6,9 @@ use std::time::Duration;
 /// A delivery is an envelope of some hundred bytes; user metadata may swell it. More is not from Gemini.
 pub const BODY_BYTES: usize = 256 * 1024;
 
+/// So much of a body that is too large is read and thrown away, so that its sender lives to see the 413.
+pub const POURED_AWAY_BYTES: usize = 1024 * 1024;
+
 /// A body up to this size costs nothing: 1 024 of them are 8 MiB. Real deliveries are far below it.
 pub const BODY_FREE_BYTES: usize = 8 * 1024;
 

@@ -313,6 +313,27 @@ async fn nothing_is_judged_before_the_tables_are_there() {
     assert_eq!(world.deliver("t-a", "m", SUCCEEDED).await, 204);
 }
 
+/// A sender who is still writing when the connection closes would never see the answer.
+#[tokio::test]
+async fn a_body_that_is_too_large_is_poured_away_up_to_a_point() {
+    let world = World::new();
+    for (announced, chunks, taken) in [(true, 8, 8), (false, 8, 8), (true, 1_000, 17), (false, 1_000, 22)] {
+        let seen = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counter = seen.clone();
+        let stream = futures::stream::iter((0..chunks).map(move |_| {
+            counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 64 * 1024]))
+        }));
+        let mut request = signed("t-a", "m", NOW, "").map(|_| Body::from_stream(stream));
+        if announced {
+            request = with(request, "content-length", "524288");
+        }
+        assert_eq!(world.send(request).await, 413);
+        let seen = seen.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(seen, taken, "announced: {announced}, {chunks} chunks");
+    }
+}
+
 #[tokio::test]
 async fn a_body_that_does_not_end() {
     let mut world = World::new();

@@ -25,6 +25,7 @@ demo-rust:
 testenv-controlplane:
 	@testenv/controlplane.sh > /dev/null
 
+# Tests mostly wait, so more of them than cores run side by side.
 .PHONY: test
 test: ## All tests, on a real control plane and, where that is possible, on a real node.
 	@testenv/check.sh
@@ -32,7 +33,7 @@ test: ## All tests, on a real control plane and, where that is possible, on a re
 	@$(MAKE) --no-print-directory e2e-node
 	@testenv/controlplane.sh > /dev/null
 	@testenv/kubectl.sh > /dev/null
-	cargo test --locked --workspace --no-fail-fast
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} cargo test --locked --workspace --no-fail-fast
 
 # Before the other tests, so that the last lines of `make test` are those of the test runner. 77: no node can run here;
 # one line has said why.
@@ -41,7 +42,7 @@ e2e-node: ## The chart on a real node with real pods (Linux, root; skipped elsew
 	@testenv/node/tests.sh || [ $$? -eq 77 ]
 
 .PHONY: model
-model: ## The submission protocol, explored state by state. FULL=1: all of it, an hour and some gigabytes.
+model: ## The submission protocol, explored state by state. FULL=1: all of it, an hour and 12 GB.
 	@cargo run --quiet --locked --profile model --package gemini-operator-model -- \
 	  $(if $(FULL),--full --write docs/never-pay-twice.md)
 

@@ -463,6 +463,9 @@ pub struct Run {
     pub key_fingerprint: String,
     /// When the intent was written.
     pub intent_time: Time,
+    /// Files that may be the input of this attempt, where its own is not known: the object came back without its status.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fenced_files: Vec<String>,
     /// When the input file of this attempt was proven gone: from then on its request can do nothing any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fenced_time: Option<MicroTime>,

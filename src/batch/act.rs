@@ -9,7 +9,7 @@ use super::files::{self, Condition};
 use super::observe::Found;
 use super::observed::Observed;
 use super::plan::{Step, newest_run};
-use super::submission::attempt;
+use super::submission::{attempt, is_restored};
 use super::{Subject, deliver, record};
 use crate::api::SUBMIT_KEY_ANNOTATION;
 use crate::api::batch::InputFile;
@@ -42,7 +42,7 @@ pub async fn act(subject: &mut Subject<'_>, step: Step, seen: Observed, found: F
             let staged = Box::pin(stage(subject, &key, &seen, found));
             settle(bounded("the upload", limit, interrupted, staged).await?, subject).await
         }
-        Step::Fence { file } => fence(subject, &key, &file, &seen).await,
+        Step::Fence { files } => fence(subject, &key, &files, &seen).await,
         Step::Reap { names } => reap(subject, &key, &names).await,
         Step::Cancel { remote } => cancel(subject, &key, &remote).await,
         Step::Deliver { .. } => {
@@ -128,25 +128,29 @@ async fn stage(subject: &mut Subject<'_>, key: &ApiKey, seen: &Observed, found: 
 }
 
 /// Makes sure that the request of a fenced attempt can do nothing any more: its input file goes, and is proven gone.
-async fn fence(subject: &mut Subject<'_>, key: &ApiKey, file: &str, seen: &Observed) -> Result<(), Error> {
+async fn fence(
+    subject: &mut Subject<'_>,
+    key: &ApiKey,
+    files: &[String],
+    seen: &Observed,
+) -> Result<(), Error> {
     let ctx = subject.ctx;
     let Some(run) = newest_run(&subject.batch) else { return Ok(()) };
     let memory = ctx.batch_memory.get(&subject.uid());
     let attempt = attempt(run, seen, &memory, &subject.env(Timestamp::now(), ""));
-    let deletion = if file.is_empty() {
-        files::remove_all(&ctx.gemini, key, &submit::file_prefix(subject.submit_key())).await?;
-        Some(Deletion::NotListed)
-    } else {
+    let mut deletion = Some(Deletion::Deleted);
+    for file in files {
         match ctx.gemini.delete_file(key, file).await {
-            Ok(()) => Some(Deletion::Deleted),
+            Ok(()) => {}
             // Gone already, or not visible to this key: a complete listing tells.
-            Err(e) if e.class == Class::NotFound => {
-                let left = files::with_prefix(&ctx.gemini, key, file).await?;
-                left.is_empty().then_some(Deletion::NotListed)
-            }
+            Err(e) if e.class == Class::NotFound => deletion = None,
             Err(e) => return Err(e.into()),
         }
-    };
+    }
+    if deletion.is_none() || is_restored(run) {
+        let left = files::with_prefix(&ctx.gemini, key, &submit::file_prefix(subject.submit_key())).await?;
+        deletion = (!files.iter().any(|file| left.contains(file))).then_some(Deletion::NotListed);
+    }
     let (now, fingerprint) =
         (Timestamp::now(), ctx.secret.fingerprint(secrecy::ExposeSecret::expose_secret(key)));
     let status = if deletion.is_some_and(|deletion| submit::proves(&attempt, deletion)) {

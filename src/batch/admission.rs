@@ -109,6 +109,7 @@ fn intend(
         input_file: file.into(),
         key_fingerprint: fingerprint.into(),
         intent_time: Time(env.now),
+        fenced_files: vec![],
         fenced_time: None,
         fenced_key_fingerprint: None,
         listings: None,

@@ -91,6 +91,10 @@ async fn gemini_side(
     }
     if let Some(since) = needs.listing_since {
         let listing = ctx.listings.since(&ctx.gemini, &ctx.metrics, key, fingerprint, since).await?;
+        if needs.files {
+            let prefix = submit::file_prefix(subject.submit_key());
+            seen.files = Some(files::with_prefix(&ctx.gemini, key, &prefix).await?);
+        }
         ctx.batch_memory.update(&uid, |m| m.listed(ctx.uptime()));
         seen.listing = Some(Listed { started: listing.started, jobs: ours(subject, &listing.jobs) });
     }

@@ -21,6 +21,8 @@ pub struct Observed {
     pub file_usable: Option<bool>,
     /// A complete listing for an attempt without a job.
     pub listing: Option<Listed>,
+    /// All files of this batch, for an attempt whose own is not known.
+    pub files: Option<Vec<String>>,
     /// Jobs of this batch that are one too many.
     pub duplicates: Vec<String>,
     /// The recorded job, by a GET.

@@ -16,7 +16,7 @@ use super::record::is_refused;
 use super::schedule::{
     doubt_listing_due, duplicates_watch, ended, is_terminal, look, pause_left, rested, sweep_due, tracking,
 };
-use super::submission::{restored_run, submission};
+use super::submission::{is_restored, restored_run, submission};
 use crate::api::SUBMIT_KEY_ANNOTATION;
 use crate::api::batch::{GeminiBatch, GeminiBatchStatus, Identity, Phase, Run, Submission, WebhookMode};
 use crate::api::condition::{Is, batch_type};
@@ -66,8 +66,7 @@ pub enum Step {
     },
     /// Delete the input file of a fenced attempt and prove it gone.
     Fence {
-        /// Empty: all files of this batch, because the attempt's is not known by name.
-        file: String,
+        files: Vec<String>,
     },
     /// Cancel and delete jobs that are one too many.
     Reap {
@@ -94,6 +93,8 @@ pub struct Needs {
     pub input: bool,
     /// A complete listing that began at this time or later.
     pub listing_since: Option<Timestamp>,
+    /// All files of this batch.
+    pub files: bool,
     /// A listing of that age is enough to see whether the recorded job has ended.
     pub sweep_since: Option<Timestamp>,
     pub job: bool,
@@ -143,6 +144,7 @@ pub fn needs(batch: &GeminiBatch, memory: &Memory, env: &Env<'_>) -> Needs {
             Submission::Pending | Submission::Fenced | Submission::Quarantined => Needs {
                 credentials: true,
                 listing_since: Some(doubt_listing_due(run, memory, env)).filter(|since| *since <= env.now),
+                files: is_restored(run) && run.submission == Submission::Pending,
                 ..Needs::default()
             },
             Submission::Recorded => {

@@ -49,6 +49,7 @@ pub fn restored_run(key: &str, fingerprint: &str, env: &Env<'_>) -> Run {
         input_file: String::new(),
         key_fingerprint: fingerprint.into(),
         intent_time: Time(env.now),
+        fenced_files: vec![],
         fenced_time: None,
         fenced_key_fingerprint: None,
         listings: None,
@@ -107,8 +108,11 @@ pub fn submission(
         }
         (submit::Step::Foreign { name }, Some(_)) => foreign(draft, &name, env),
         (submit::Step::Count, Some(run)) => count(draft, &run, memory, env),
-        (submit::Step::Fence, Some(run)) => fence(draft, &run),
-        (submit::Step::Prove, Some(run)) => draft.plan(Step::Fence { file: run.input_file }, Next::Now),
+        (submit::Step::Fence, Some(run)) => fence(draft, &run, seen),
+        (submit::Step::Prove, Some(run)) => {
+            let files = if is_restored(&run) { run.fenced_files } else { vec![run.input_file] };
+            draft.plan(Step::Fence { files }, Next::Now)
+        }
         (submit::Step::Close, Some(run)) => close(draft, &run),
         (submit::Step::Quarantine, Some(run)) => quarantine(batch, draft, &run, env),
         (submit::Step::Unproven, Some(run)) => {
@@ -204,9 +208,12 @@ fn next_look(run: &Run, memory: &Memory, env: &Env<'_>) -> Next {
     Next::After(pause.max(Duration::from_millis(50)))
 }
 
-fn fence(mut draft: Draft, run: &Run) -> Plan {
+fn fence(mut draft: Draft, run: &Run, seen: &Observed) -> Plan {
+    // By name, so that whoever deletes them late deletes no file of a later attempt.
+    let files = seen.files.clone().unwrap_or_default();
     draft.run(|run| {
         run.submission = Submission::Fenced;
+        run.fenced_files = files;
         run.listings = None;
     });
     let message = format!(

@@ -378,6 +378,7 @@ fn any_seen() -> impl Strategy<Value = Observed> {
             model: None,
             gate: Duration::ZERO,
             file_usable,
+            files: None,
             duplicates: vec![],
             listing,
             job: state.and_then(|state| job(state).job),

@@ -19,5 +19,6 @@ mod malformed;
 mod many;
 mod objects;
 mod outcomes;
+mod recovery;
 mod sweep;
 mod webhooks;

@@ -57,6 +57,7 @@ impl Story {
         if needs.listing_since.is_some() {
             self.memory.listed(uptime);
             seen.listing = Some(Listed { started: now, jobs: self.jobs.clone() });
+            seen.files = needs.files.then(|| vec!["files/gb-x".to_owned()]);
         }
         let planned = plan(&self.batch, &seen, &self.memory, &env);
         let before = (self.submission(), newest.and_then(|run| run.listings));
@@ -104,7 +105,7 @@ fn told(story: &Story) -> Vec<(u64, &str)> {
 fn a_request_that_never_arrived_is_fenced_waited_for_and_followed_by_another() {
     let mut story = Story::new(|world| pending(world, Duration::ZERO));
     story.run();
-    let fence = "Fenced Fence { file: \"files/gb-x\" }";
+    let fence = "Fenced Fence { files: [\"files/gb-x\"] }";
     assert_eq!(
         told(&story),
         [
@@ -199,7 +200,7 @@ fn an_object_that_came_back_without_status_looks_for_its_job_first() {
         told(&story),
         [
             (0, "Fenced None"),
-            (0, "Fenced Fence { file: \"\" }"),
+            (0, "Fenced Fence { files: [\"files/gb-x\"] }"),
             (300, "Fenced None"),
             (600, "Fenced None"),
             (900, "Abandoned None"),

@@ -1,0 +1,177 @@
+//! Doubts on real parts: late requests, lost statuses, keys that change, two controllers. One paid job all the same.
+
+use serde_json::{Value, json};
+
+use crate::objects::tickets;
+use crate::support::{Bed, BedOptions, PROJECT, batch_condition};
+
+/// Doubts are over in seconds.
+const DIVISOR: u32 = 300;
+const OTHER_PROJECT: &str = "AIza-canary-of-another-project";
+const OTHER_KEY: &str = "AIza-canary-of-the-same-project";
+
+async fn bed_with(name: &str, faults: Value) -> Bed {
+    let options = BedOptions {
+        faults: Some(faults),
+        timing_divisor: DIVISOR,
+        more_api_keys: vec![(OTHER_PROJECT.into(), "elsewhere".into()), (OTHER_KEY.into(), PROJECT.into())],
+        ..BedOptions::default()
+    };
+    let bed = Bed::with(name, options).await;
+    bed.make_api_key().await;
+    bed
+}
+
+fn once(call: &str, fault: &Value) -> Value {
+    json!({"rules": [{"match": {"call": call}, "do": fault, "times": 1}]})
+}
+
+async fn assert_one_job(bed: &Bed) {
+    let ledger = bed.ledger().await;
+    assert_eq!(ledger.jobs().len(), 1, "one job was made: {:?}", ledger.sequence());
+}
+
+/// The status goes, as when a backup is restored without it; the rest of the object stays.
+async fn wipe_status(bed: &Bed, name: &str) {
+    let patch = r#"[{"op": "remove", "path": "/status"}]"#;
+    let patch = ["patch", "geminibatch", name, "--subresource=status", "--type=json", "-p", patch];
+    bed.kubectl().run(&patch).await.expect();
+    assert!(bed.batches().get(name).await.unwrap().status.is_none(), "the status is gone");
+}
+
+/// A request that is under way for longer than everything else takes, from a process that is gone. When it arrives at
+/// last, its input file is gone, and it is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_arrives_after_its_fence_is_refused() {
+    let mut bed = bed_with("late", once("batches.create", &json!({"hold": "request"}))).await;
+    bed.apply(&tickets("tickets", 3, "None")).await;
+    bed.emulator.wait_held(1).await;
+    bed.kill_controller();
+    bed.start_controller().await;
+    let batch = bed.wait_complete("tickets").await;
+    assert_eq!(batch.status.unwrap().runs[0].attempt, 2, "the first attempt was given up on");
+    assert_one_job(&bed).await;
+
+    bed.emulator.release_calls().await;
+    bed.emulator.wait_held(0).await;
+    let ledger = bed.ledger().await;
+    assert_eq!((ledger.calls("batches.create"), ledger.jobs().len()), (2, 1), "it made no job");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_status_finds_its_job_again() {
+    let mut bed = bed_with("wiped", json!({"jobs": [{"do": {"hold": "pending"}}]})).await;
+    bed.apply(&tickets("tickets", 3, "None")).await;
+    bed.wait_condition("tickets", "Submitted", "True", "Submitted").await;
+    bed.kill_controller();
+    wipe_status(&bed, "tickets").await;
+    bed.start_controller().await;
+    bed.wait_condition("tickets", "Submitted", "True", "Adopted").await;
+    bed.emulator.release_jobs().await;
+    bed.wait_complete("tickets").await;
+    assert_one_job(&bed).await;
+    assert_eq!(bed.ledger().await.calls("batches.create"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_status_without_a_job_waits_and_goes_on() {
+    let mut bed = bed_with("wiped-early", once("batches.create", &json!({"drop": "request"}))).await;
+    bed.apply(&tickets("tickets", 3, "None")).await;
+    bed.wait_condition("tickets", "Submitted", "Unknown", "OutcomeUnknown").await;
+    bed.kill_controller();
+    wipe_status(&bed, "tickets").await;
+    bed.start_controller().await;
+    let batch = bed.wait_complete("tickets").await;
+    assert_eq!(batch.status.unwrap().runs[0].attempt, 2);
+    assert_one_job(&bed).await;
+}
+
+/// The copy brings the original's annotation along; it gets a job of its own and leaves the original's things alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_under_another_name_is_a_batch_of_its_own() {
+    let bed = bed_with("copy", json!({"jobs": [{"do": {"hold": "pending"}}]})).await;
+    bed.apply(&tickets("tickets", 3, "None")).await;
+    let original = bed.wait_condition("tickets", "Submitted", "True", "Submitted").await;
+    let mut copy = serde_json::to_value(&original).unwrap();
+    copy["metadata"] = json!({"name": "copy", "annotations": copy["metadata"]["annotations"]});
+    copy.as_object_mut().unwrap().remove("status");
+    bed.apply(&copy.to_string()).await;
+    let copy = bed.wait_condition("copy", "Submitted", "True", "Submitted").await;
+    let key = |b: &gemini_operator::api::GeminiBatch| b.status.clone().unwrap().identity.unwrap().submit_key;
+    assert_ne!(key(&original), key(&copy));
+    bed.kubectl().run(&["delete", "geminibatch", "copy", "--wait=false"]).await.expect();
+    bed.wait_gone(bed.batches(), "copy").await;
+    bed.emulator.release_jobs().await;
+    bed.wait_complete("tickets").await;
+}
+
+/// A key of another project sees neither the file nor a job, and that proves nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_another_project_stops_a_doubt_and_the_right_one_ends_it() {
+    let bed = bed_with("foreign", once("batches.create", &json!({"drop": "request"}))).await;
+    bed.apply(&tickets("tickets", 3, "None")).await;
+    bed.wait_condition("tickets", "Submitted", "Unknown", "OutcomeUnknown").await;
+    bed.make_api_key_as("gemini", OTHER_PROJECT).await;
+    let batch = bed.wait_condition("tickets", "Submitted", "Unknown", "ProjectUnproven").await;
+    let message = &batch_condition(&batch, "Submitted").unwrap().message;
+    assert!(
+        message.contains("another Google project") && message.contains("spec.apiKeySecretRef"),
+        "{message}"
+    );
+    assert_eq!(bed.ledger().await.calls("batches.create"), 1, "nothing else is sent");
+    bed.make_api_key().await;
+    bed.wait_complete("tickets").await;
+    assert_one_job(&bed).await;
+}
+
+/// It can delete the file, so it is of the same project, and what it lists counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_key_of_the_same_project_ends_a_doubt() {
+    let bed = bed_with("rotated", once("batches.create", &json!({"drop": "request"}))).await;
+    bed.apply(&tickets("tickets", 3, "None")).await;
+    bed.wait_condition("tickets", "Submitted", "Unknown", "OutcomeUnknown").await;
+    bed.make_api_key_as("gemini", OTHER_KEY).await;
+    bed.wait_complete("tickets").await;
+    assert_one_job(&bed).await;
+}
+
+/// Deleted and made again while its request is under way: the first one's job is found, cancelled and removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_and_made_again_in_doubt_leaves_one_live_job() {
+    let mut faults = once("batches.create", &json!({"drop": "answer"}));
+    // So that there is a doubt to see.
+    faults["jobs"] = json!([{"do": {"list_lag_ms": 1500}}]);
+    let bed = bed_with("again", faults).await;
+    bed.apply(&tickets("tickets", 3, "None")).await;
+    bed.wait_condition("tickets", "Submitted", "Unknown", "OutcomeUnknown").await;
+    bed.kubectl().run(&["delete", "geminibatch", "tickets", "--wait=false"]).await.expect();
+    bed.wait_gone(bed.batches(), "tickets").await;
+    assert_eq!(bed.emulator.state().await["jobs"], 0, "its job is accounted for");
+    bed.apply(&tickets("tickets", 3, "None")).await;
+    bed.wait_complete("tickets").await;
+    assert_eq!(bed.emulator.state().await["jobs"], 1);
+}
+
+/// Nobody elects a leader: both act on everything, and each batch has one job.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_controllers_at_once_make_one_job_for_each_batch() {
+    const BATCHES: usize = 12;
+    let faults = json!({"rules": [
+        {"match": {"call": "batches.create", "every": 3}, "do": {"drop": "answer"}},
+        {"match": {"call": "batches.create", "every": 4}, "do": {"drop": "request"}},
+        {"match": {"call": "batches.create", "every": 5}, "do": {"status": 503, "executed": true}},
+    ]});
+    let mut bed = bed_with("two", faults).await;
+    let first = bed.controller.take();
+    bed.start_controller().await;
+    for i in 0..BATCHES {
+        bed.apply(&tickets(&format!("tickets-{i}"), 2, "None")).await;
+    }
+    for i in 0..BATCHES {
+        bed.wait_complete(&format!("tickets-{i}")).await;
+    }
+    drop(first);
+    let ledger = bed.ledger().await;
+    assert_eq!((ledger.jobs().len(), ledger.rows_paid()), (BATCHES, 2 * BATCHES as u64));
+    assert!(ledger.calls("batches.create") > BATCHES, "some were in doubt");
+}

@@ -175,3 +175,30 @@ async fn two_controllers_at_once_make_one_job_for_each_batch() {
     assert_eq!((ledger.jobs().len(), ledger.rows_paid()), (BATCHES, 2 * BATCHES as u64));
     assert!(ledger.calls("batches.create") > BATCHES, "some were in doubt");
 }
+
+/// A storm of refusals for quota: no new upload, no tight loop, and all of them come through.
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_for_quota_slow_all_batches_of_the_key_down() {
+    const BATCHES: usize = 10;
+    let calls = async |bed: &Bed, prefix: &str| {
+        for i in 0..BATCHES {
+            bed.apply(&tickets(&format!("{prefix}-{i}"), 2, "None")).await;
+        }
+        for i in 0..BATCHES {
+            bed.wait_complete(&format!("{prefix}-{i}")).await;
+        }
+        let ledger = bed.ledger().await;
+        let of = |name: &str| ledger.calls(name);
+        (of("batches.create"), of("files.upload_start"), ledger.jobs().len())
+    };
+    let quiet = bed_with("quota-free", json!({})).await;
+    assert_eq!(calls(&quiet, "tickets").await, (BATCHES, BATCHES, BATCHES));
+
+    // Three of ten, the first two among them.
+    let refused =
+        json!({"match": {"call": "batches.create", "nth": [1, 2, 5, 8, 11]}, "do": {"status": 429}});
+    let bed = bed_with("quota", json!({"rules": [refused]})).await;
+    let (creates, uploads, jobs) = calls(&bed, "tickets").await;
+    assert_eq!((jobs, uploads), (BATCHES, BATCHES), "no file is uploaded again");
+    assert!((BATCHES + 1..=BATCHES * 2).contains(&creates), "{creates} requests for {BATCHES} jobs");
+}

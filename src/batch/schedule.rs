@@ -65,7 +65,8 @@ pub fn sweep_due(status: &GeminiBatchStatus, memory: &Memory, env: &Env<'_>) -> 
     let tracked = tracking(status) == Some(true);
     let interval = if tracked { env.timing.sweep_tracked } else { env.timing.sweep_bare };
     let step = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
-    let last = memory.swept.or(status.submitted_time.as_ref().map(|t| t.0))?;
+    let begun = status.submitted_time.as_ref().or(status.start_time.as_ref());
+    let last = memory.swept.or(begun.map(|t| t.0))?;
     let tick = last.as_millisecond().div_euclid(step).saturating_add(1).saturating_mul(step);
     Timestamp::from_millisecond(tick).ok()
 }

@@ -27,6 +27,8 @@ const QUIET: [&str; 9] = [
 /// kstatus mirrors and derived types say what another condition says already.
 const MIRRORS: [&str; 3] = [batch_type::RECONCILING, batch_type::STALLED, webhook_type::READY];
 
+const BAD_WHEN_TRUE: [&str; 2] = [batch_type::FAILED, batch_type::DUPLICATE_JOBS];
+
 /// Events for what changed from `before` to `after`.
 pub fn notes(before: &[Condition], after: &[Condition]) -> Vec<Note> {
     after
@@ -34,7 +36,7 @@ pub fn notes(before: &[Condition], after: &[Condition]) -> Vec<Note> {
         .filter(|c| !MIRRORS.contains(&c.type_.as_str()) && !QUIET.contains(&c.reason.as_str()))
         .filter(|c| get(before, &c.type_).is_none_or(|b| (&b.status, &b.reason) != (&c.status, &c.reason)))
         .map(|c| {
-            let bad_when_true = c.type_ == batch_type::FAILED;
+            let bad_when_true = BAD_WHEN_TRUE.contains(&c.type_.as_str());
             let good = (c.status == "True") != bad_when_true;
             let message = if c.message.is_empty() { c.type_.clone() } else { c.message.clone() };
             Note { warning: !good && c.reason != "SweepOnly", reason: c.reason.clone(), message }

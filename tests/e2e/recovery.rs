@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::objects::tickets;
-use crate::support::{Bed, BedOptions, PROJECT, batch_condition};
+use crate::support::{Bed, BedOptions, PATIENCE, PROJECT, batch_condition, poll};
 
 /// Doubts are over in seconds.
 const DIVISOR: u32 = 300;
@@ -150,6 +150,31 @@ async fn deleted_and_made_again_in_doubt_leaves_one_live_job() {
     bed.apply(&tickets("tickets", 3, "None")).await;
     bed.wait_complete("tickets").await;
     assert_eq!(bed.emulator.state().await["jobs"], 1);
+}
+
+/// A listing that lags longer than it may: the job of the first attempt turns up when the second one is done. It is the one
+/// case that costs, and it is ended and told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_turns_up_late_is_ended_and_told() {
+    let mut faults = once("batches.create", &json!({"drop": "answer"}));
+    faults["jobs"] = json!([{"match": {"nth": [1]}, "do": {"list_lag_ms": 9000, "hold": "pending"}}]);
+    let bed = bed_with("lag", faults).await;
+    bed.apply(&tickets("tickets", 3, "None")).await;
+    bed.wait_complete("tickets").await;
+    let batch = bed.wait_condition("tickets", "DuplicateJobs", "True", "Cancelled").await;
+    let run = &batch.status.as_ref().unwrap().runs[0];
+    let remote = run.remote_name.clone().unwrap();
+    let message = &batch_condition(&batch, "DuplicateJobs").unwrap().message;
+    assert!(run.attempt == 2 && !message.contains(&remote), "{remote}: {message}");
+    assert!(batch_condition(&batch, "Complete").is_some_and(|c| c.status == "True"), "it stays complete");
+    poll(PATIENCE, async || match bed.emulator.list("batches").await.as_slice() {
+        [left] if left["name"] == remote.as_str() => Ok(()),
+        other => Err(other.len()),
+    })
+    .await
+    .expect("the one that is recorded is left");
+    assert_eq!(bed.metric("gemini_operator_duplicate_jobs_total").await, Some(1.0));
+    assert_eq!(bed.ledger().await.rows_paid(), 3, "it was ended before it was worked on");
 }
 
 /// Nobody elects a leader: both act on everything, and each batch has one job.

@@ -70,10 +70,12 @@ pub fn submission(
     memory: &Memory,
     env: &Env<'_>,
 ) -> Plan {
+    if newest.is_some()
+        && let Some(pause) = credentials_problem(&mut draft, seen)
+    {
+        return draft.plan(Step::None, Next::After(env.timing.secret_reread.min(pause)));
+    }
     if let Some(run) = newest.as_ref().filter(|run| run.submission != Submission::Abandoned) {
-        if let Some(pause) = credentials_problem(&mut draft, seen) {
-            return draft.plan(Step::None, Next::After(env.timing.secret_reread.min(pause)));
-        }
         if is_restored(run) && !is_claimed(batch) {
             let annotation = batch.metadata.annotations.as_ref().and_then(|a| a.get(SUBMIT_KEY_ANNOTATION));
             let annotation = annotation.cloned().unwrap_or_default();

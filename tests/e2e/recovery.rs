@@ -227,3 +227,16 @@ async fn refusals_for_quota_slow_all_batches_of_the_key_down() {
     assert_eq!((jobs, uploads), (BATCHES, BATCHES), "no file is uploaded again");
     assert!((BATCHES + 1..=BATCHES * 2).contains(&creates), "{creates} requests for {BATCHES} jobs");
 }
+
+/// A missing file and a key without the right are both answered with 403. The file is there, so it was the key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_without_the_right_is_told_and_costs_no_second_upload() {
+    let bed = bed_with("no-right", once("batches.create", &json!({"status": 403}))).await;
+    bed.apply(&tickets("tickets", 3, "None")).await;
+    let batch = bed.wait_condition("tickets", "Admitted", "False", "CredentialsInvalid").await;
+    let message = &batch_condition(&batch, "Admitted").unwrap().message;
+    assert!(message.contains("spec.apiKeySecretRef"), "{message}");
+    bed.wait_complete("tickets").await;
+    assert_eq!(bed.ledger().await.calls("files.upload_start"), 1);
+    assert_one_job(&bed).await;
+}

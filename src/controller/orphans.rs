@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
 pub use reaper::run;
@@ -20,7 +21,7 @@ pub use store::{Lock, enter};
 use super::next::after;
 use crate::api::batch::DeletionPolicy;
 use crate::api::refs::SecretKeyRef;
-use crate::api::{GROUP, VERSION};
+use crate::api::{GROUP, SUBMIT_KEY_ANNOTATION, VERSION};
 use crate::gemini::Batch;
 use crate::submit::{self, Claim, Marked, OperatorSecret, Timing};
 
@@ -229,6 +230,17 @@ enum Fate {
     Settled,
     /// It was looked for long enough.
     Expired,
+    /// A live object has taken its K over: a backup was restored, and what there is at Gemini is that object's.
+    Restored,
+}
+
+/// Whether this object, of the entry's name, has taken its K over.
+fn is_restored(entry: &Entry, meta: &ObjectMeta, secret: &OperatorSecret) -> bool {
+    let annotation = meta.annotations.as_ref().and_then(|a| a.get(SUBMIT_KEY_ANNOTATION));
+    let key = annotation
+        .and_then(|text| submit::read_annotation(secret, text, &entry.namespace, &entry.name))
+        .map(|(key, _)| key);
+    meta.deletion_timestamp.is_none() && key == Some(entry.submit_key.as_str())
 }
 
 /// An entry goes when two looks, further apart than a listing can lag, have shown nothing and there was nothing in

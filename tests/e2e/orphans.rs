@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use gemini_operator::api::GeminiBatch;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
+use kube::api::{ObjectMeta, PostParams};
 use serde_json::{Value, json};
 
 use crate::objects::{jsonl, line, tickets};
@@ -132,6 +133,31 @@ async fn a_doubt_that_was_left_loses_its_file() {
     assert_eq!(bed.ledger().await.jobs().len(), 0);
 }
 
+/// The same object comes back from a backup: the job is its own again, and nobody's orphan.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_object_takes_its_job_over() {
+    let mut bed = bed("orphan-restored", json!({"jobs": [{"do": {"hold": "running"}}]})).await;
+    bed.apply(&tickets("tickets", 3, "None")).await;
+    let mut backup = bed.wait_condition("tickets", "Submitted", "True", "Submitted").await;
+    delete_without_key(&mut bed, "tickets").await;
+    assert_eq!(entries(&bed).await.len(), 1);
+    backup.metadata = ObjectMeta {
+        name: backup.metadata.name,
+        annotations: backup.metadata.annotations,
+        ..ObjectMeta::default()
+    };
+    backup.status = None;
+    bed.batches().create(&PostParams::default(), &backup).await.expect("it can be made again");
+    wait_settled(&bed).await;
+
+    bed.make_api_key().await;
+    bed.wait_condition("tickets", "Submitted", "True", "Adopted").await;
+    bed.emulator.release_jobs().await;
+    bed.wait_complete("tickets").await;
+    let ledger = bed.ledger().await;
+    assert_eq!((ledger.jobs().len(), ledger.calls("batches.cancel")), (1, 0), "{:?}", ledger.sequence());
+}
+
 /// Nobody can write it down: the object waits a little longer, goes all the same, and its Event says what to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_that_cannot_be_written_holds_nothing_for_long() {
@@ -182,7 +208,7 @@ async fn refuse_entries_of(bed: &Bed, name: &str) {
     });
     bed.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [policy, binding]}).to_string()).await;
     let probe = serde_json::from_value(json!({"metadata": {"name": "probe"}, "data": {"k": words}})).unwrap();
-    let params = kube::api::PostParams { dry_run: true, ..Default::default() };
+    let params = PostParams { dry_run: true, ..PostParams::default() };
     let api: Api<ConfigMap> = Api::namespaced(bed.client.clone(), OPERATOR_NAMESPACE);
     let refused = poll(PATIENCE, async || match api.create(&params, &probe).await {
         Err(kube::Error::Api(status)) if status.message.contains(name) => Ok(()),

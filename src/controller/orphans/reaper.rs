@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
+use kube::Api;
 
-use super::{Act, Data, Entry, Fate, Look, found, judge, read, store};
+use super::{Act, Data, Entry, Fate, Look, found, is_restored, judge, read, store};
+use crate::api::GeminiBatch;
 use crate::batch::files;
 use crate::controller::context::Context;
 use crate::controller::credentials::Found as Key;
@@ -58,28 +60,48 @@ async fn pass(ctx: &Context, namespaces: &[String]) -> Result<(), Error> {
         }
     }
     count(ctx, ours.len());
-    let (groups, keyless) = group(ctx, ours).await;
+    let (live, restored) = part(ctx, ours).await;
+    let (groups, keyless) = group(ctx, live).await;
     let looks: Vec<_> = stream::iter(groups)
         .map(|group| visit(ctx, tick, group))
         .buffer_unordered(KEYS_AT_A_TIME)
         .collect()
         .await;
     let unseen = others.into_iter().chain(keyless).map(|case| (case, None));
-    record(ctx, &is_ours, looks.into_iter().flatten().chain(unseen)).await
+    let now = Timestamp::now();
+    let judged = looks.into_iter().flatten().chain(unseen).map(|(case, look)| {
+        let fate = judge(&case.entry, look.as_ref(), now, &ctx.timing);
+        (case, fate)
+    });
+    let restored = restored.into_iter().map(|case| (case, Fate::Restored));
+    record(ctx, &is_ours, judged.chain(restored).collect()).await
+}
+
+/// Those whose object is gone, and those whose object is back. Where that cannot be seen, nothing is done: what looks
+/// like an orphan's may be a live batch's.
+async fn part(ctx: &Context, cases: Vec<Case>) -> (Vec<Case>, Vec<Case>) {
+    let (mut gone, mut back) = (vec![], vec![]);
+    for case in cases {
+        let api: Api<GeminiBatch> = Api::namespaced(ctx.client.clone(), &case.entry.namespace);
+        match api.get_metadata_opt(&case.entry.name).await {
+            Ok(Some(object)) if is_restored(&case.entry, &object.metadata, &ctx.secret) => back.push(case),
+            Ok(_) => gone.push(case),
+            Err(error) => {
+                tracing::warn!(submit_key = case.entry.submit_key, %error, "an orphan is left alone in this pass");
+            }
+        }
+    }
+    (gone, back)
 }
 
 /// Writes down what has changed.
 async fn record(
     ctx: &Context,
     is_ours: &(impl Fn(&Entry) -> bool + Sync),
-    looks: impl Iterator<Item = (Case, Option<Look>)> + Send,
+    judged: Vec<(Case, Fate)>,
 ) -> Result<(), Error> {
-    let now = Timestamp::now();
-    let changed: Vec<(Case, Fate)> = looks
-        .map(|(case, look)| {
-            let fate = judge(&case.entry, look.as_ref(), now, &ctx.timing);
-            (case, fate)
-        })
+    let changed: Vec<(Case, Fate)> = judged
+        .into_iter()
         .filter(|(case, fate)| !matches!(fate, Fate::Stays(entry) if **entry == case.entry))
         .collect();
     if changed.is_empty() {
@@ -94,11 +116,14 @@ async fn record(
     .await?;
     count(ctx, left);
     for (Case { entry, .. }, fate) in changed {
+        let object = format!("{}/{}", entry.namespace, entry.name);
         match fate {
             Fate::Stays(_) => {}
             Fate::Settled => {
-                let object = format!("{}/{}", entry.namespace, entry.name);
                 tracing::info!(%object, submit_key = entry.submit_key, "nothing of it is left at Gemini");
+            }
+            Fate::Restored => {
+                tracing::info!(%object, submit_key = entry.submit_key, "its object is back, and looks after it");
             }
             Fate::Expired => {
                 store::give_up(ctx, &entry.submit_key, Some(&entry), "72 h have passed").await;
@@ -116,7 +141,7 @@ fn apply(data: &mut Data, case: &Case, fate: &Fate) -> Result<(), serde_json::Er
     }
     match fate {
         Fate::Stays(entry) => data.insert(key.clone(), serde_json::to_string(entry)?),
-        Fate::Settled | Fate::Expired => data.remove(key),
+        Fate::Settled | Fate::Expired | Fate::Restored => data.remove(key),
     };
     Ok(())
 }

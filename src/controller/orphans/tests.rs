@@ -230,3 +230,25 @@ fn stays_far_below_what_a_config_map_can_hold() {
     assert!(data.contains_key("k499") && !data.contains_key("k000"));
     const { assert!(MAX_BYTES < 900 * 1024) };
 }
+
+#[test]
+fn a_live_object_with_its_key_has_taken_it_over() {
+    let note = |key: &str, name: &str| submit::annotation(&secret(), key, "key", "team-a", name);
+    let meta = |annotation: Option<String>| ObjectMeta {
+        annotations: annotation.map(|text| BTreeMap::from([(SUBMIT_KEY_ANNOTATION.to_owned(), text)])),
+        ..ObjectMeta::default()
+    };
+    let deleted = ObjectMeta {
+        deletion_timestamp: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(5))),
+        ..meta(Some(note(K, "tickets")))
+    };
+    for (what, meta, expected) in [
+        ("a backup", meta(Some(note(K, "tickets"))), true),
+        ("made again from its manifest", meta(Some(note("other", "tickets"))), false),
+        ("not taken up yet", meta(None), false),
+        ("a copy's", meta(Some(note(K, "copy"))), false),
+        ("the same, going", deleted, false),
+    ] {
+        assert_eq!(is_restored(&entry(), &meta, &secret()), expected, "{what}");
+    }
+}

@@ -16,6 +16,10 @@ use crate::controller::{Error, Found, Next, Note, after, is_claimed, publish, re
 use crate::gemini::{ApiKey, Batch, Class};
 use crate::submit;
 
+/// However late it is, a look gets so much time. It ends there, so that a Gemini that does not answer cannot hold the
+/// object much longer than its timeout.
+const LAST_LOOK: Duration = Duration::from_secs(10);
+
 /// What is left to do at Gemini.
 enum Progress {
     Done,
@@ -27,15 +31,17 @@ pub async fn pass(subject: &mut Subject<'_>) -> Result<Next, Error> {
         return Ok(Next::Await);
     }
     if subject.batch.spec.deletion_policy != DeletionPolicy::Orphan {
-        let now = Timestamp::now();
-        let left = until(deadline(subject), now);
-        let again = match dismantle(subject).await {
+        let deadline = deadline(subject);
+        let limit = until(deadline, Timestamp::now()).max(LAST_LOOK);
+        let work = tokio::time::timeout(limit, Box::pin(dismantle(subject))).await;
+        let again = match work.unwrap_or(Err(Error::TooSlow("the removal at Gemini", limit))) {
             Ok(Progress::Done) => None,
             Ok(Progress::Again(pause)) => Some((pause, "Gemini has not finished with the job".to_owned())),
             Err(Error::Conflict) => return Err(Error::Conflict),
             Err(error) => Some((subject.ctx.timing.cancel_look, error.to_string())),
         };
         if let Some((pause, why)) = again {
+            let left = until(deadline, Timestamp::now());
             if !left.is_zero() {
                 tracing::debug!(object = %subject.name(), %why, "deletion waits");
                 return Ok(Next::After(pause.min(left).max(Duration::from_millis(20))));

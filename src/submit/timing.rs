@@ -76,7 +76,7 @@ impl Timing {
             look_spacing: secs(30),
             look_again: [secs(30), mins(1), mins(2), mins(5)],
             duplicates_watch: Duration::from_hours(72),
-            orphan_patience: secs(45),
+            orphan_patience: secs(30),
             secret_reread: mins(1),
             credentials_retry: mins(10),
             file_margin: mins(60),

@@ -1,7 +1,6 @@
 //! Works the ledger off: looks for what each entry names, cancels and deletes it, and drops what is over.
 
 use std::collections::BTreeMap;
-use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use crate::batch::files;
 use crate::controller::context::Context;
 use crate::controller::credentials::Found as Key;
 use crate::controller::error::Error;
-use crate::controller::guard::{Bounded, bounded, guarded};
+use crate::controller::guard::guarded;
 use crate::gemini::{self, ApiKey, Class};
 use crate::submit::FILE_PREFIX;
 
@@ -107,15 +106,19 @@ async fn record(
     if changed.is_empty() {
         return Ok(());
     }
-    let left = store::change(ctx, |data| {
+    let (applied, left) = store::change(ctx, |data| {
+        let mut applied = vec![];
         for (case, fate) in &changed {
-            apply(data, case, fate).map_err(|e| Error::Ledger(e.to_string()))?;
+            applied.push(apply(data, case, fate).map_err(|e| Error::Ledger(e.to_string()))?);
         }
-        Ok(data.values().filter_map(|text| read(text)).filter(is_ours).count())
+        Ok((applied, data.values().filter_map(|text| read(text)).filter(is_ours).count()))
     })
     .await?;
     count(ctx, left);
-    for (Case { entry, .. }, fate) in changed {
+    for ((Case { entry, .. }, fate), applied) in changed.into_iter().zip(applied) {
+        if !applied {
+            continue;
+        }
         let object = format!("{}/{}", entry.namespace, entry.name);
         match fate {
             Fate::Stays(_) => {}
@@ -133,17 +136,18 @@ async fn record(
     Ok(())
 }
 
-/// What another controller has written meanwhile stands: its next look tells the same.
-fn apply(data: &mut Data, case: &Case, fate: &Fate) -> Result<(), serde_json::Error> {
+/// Whether the entry was as it was seen. What another controller has written meanwhile stands: its next look tells the
+/// same.
+fn apply(data: &mut Data, case: &Case, fate: &Fate) -> Result<bool, serde_json::Error> {
     let key = &case.entry.submit_key;
     if data.get(key) != Some(&case.text) {
-        return Ok(());
+        return Ok(false);
     }
     match fate {
         Fate::Stays(entry) => data.insert(key.clone(), serde_json::to_string(entry)?),
         Fate::Settled | Fate::Expired | Fate::Restored => data.remove(key),
     };
-    Ok(())
+    Ok(true)
 }
 
 fn count(ctx: &Context, entries: usize) {
@@ -186,9 +190,9 @@ async fn visit(ctx: &Context, tick: Timestamp, group: Group) -> Vec<(Case, Optio
     let Group { key, fingerprint, cases } = group;
     let entries: Vec<&Entry> = cases.iter().map(|case| &case.entry).collect();
     let work = guarded(look(ctx, tick, &key, &fingerprint, &entries));
-    let looks = match bounded("the orphans of one API key", LIMIT, pending(), work).await {
-        Ok(Bounded::Done(looks)) => looks.into_iter().map(Some).collect(),
-        Ok(Bounded::Interrupted) => vec![],
+    let looked = tokio::time::timeout(LIMIT, work).await;
+    let looks = match looked.unwrap_or(Err(Error::TooSlow("the orphans of one API key", LIMIT))) {
+        Ok(looks) => looks.into_iter().map(Some).collect(),
         Err(error) => {
             tracing::warn!(%error, "orphans could not be looked for; trying again");
             if let Error::Gemini(gemini::Error { class: Class::Auth, message, .. }) = &error {

@@ -11,7 +11,6 @@ use super::{Admitted, Data, Entry, ORPHANS_CONFIG_MAP, admit, read};
 use crate::api::MANAGED_BY;
 use crate::controller::context::Context;
 use crate::controller::error::{Error, cas};
-use crate::controller::guard::{Bounded, bounded};
 use crate::controller::notes::Note;
 use crate::controller::report::publish;
 
@@ -26,12 +25,8 @@ pub type Lock = tokio::sync::Mutex<()>;
 /// Writes down what a batch may leave, before its object goes.
 pub async fn enter(ctx: &Context, entry: &Entry) -> Result<(), Error> {
     let write = change(ctx, |data| admit(data, entry.clone()).map_err(|e| Error::Ledger(e.to_string())));
-    let never = std::future::pending();
-    let Bounded::Done(Admitted { is_new, evicted }) =
-        bounded("the orphan ledger", LIMIT, never, write).await?
-    else {
-        return Ok(());
-    };
+    let written = tokio::time::timeout(LIMIT, write).await;
+    let Admitted { is_new, evicted } = written.unwrap_or(Err(Error::TooSlow("the orphan ledger", LIMIT)))?;
     if is_new {
         ctx.metrics.orphans.inc();
     }

@@ -174,9 +174,9 @@ async fn give_up(subject: &Subject<'_>, why: &str) -> Option<Duration> {
     let entered = orphans::enter(ctx, &entry).await;
     let message = match &entered {
         Ok(()) => format!(
-            "spec.deletionTimeout passed; {left} may be left at Gemini ({why}). The operator goes on looking for it for \
-             72 h, as ConfigMap {ORPHANS_CONFIG_MAP} in namespace {} says, and removes it when the API key in Secret \
-             {:?} lets it",
+            "spec.deletionTimeout passed; {left} may be left at Gemini. The operator goes on looking for it for 72 h, as \
+             ConfigMap {ORPHANS_CONFIG_MAP} in namespace {} says, and removes it when the API key in Secret \
+             {:?} lets it ({why})",
             ctx.operator_namespace, entry.api_key_secret_ref.name
         ),
         Err(error) => {

@@ -111,10 +111,15 @@ fn read(text: &str) -> Option<Entry> {
 /// Two controllers may give up on one batch, and one may do so twice: it is one entry, as old as the older.
 fn merge(old: Option<Entry>, new: Entry) -> Entry {
     let Some(old) = old else { return new };
-    Entry { since: new.since.min(old.since), remote_name: new.remote_name.or(old.remote_name), ..new }
+    Entry {
+        since: new.since.min(old.since),
+        remote_name: new.remote_name.or(old.remote_name),
+        in_doubt: new.in_doubt || old.in_doubt,
+        ..new
+    }
 }
 
-/// What an entry has replaced.
+/// What came of writing an entry.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Admitted {
     is_new: bool,

@@ -179,12 +179,12 @@ fn goes_when_looks_that_count_have_shown_nothing_for_long_enough() {
 #[test]
 fn one_batch_is_one_entry_as_old_as_the_first() {
     let mut data = Data::new();
-    let known = Entry { remote_name: Some("batches/a".into()), ..aged(K, 1000) };
+    let known = Entry { remote_name: Some("batches/a".into()), in_doubt: true, ..aged(K, 1000) };
     assert_eq!(admit(&mut data, known.clone()).unwrap(), Admitted { is_new: true, evicted: vec![] });
-    let again = Entry { in_doubt: true, ..aged(K, 2000) };
+    let again = Entry { input_file: Some("files/newer".into()), ..aged(K, 2000) };
     assert_eq!(admit(&mut data, again).unwrap(), Admitted { is_new: false, evicted: vec![] });
     assert_eq!(data.len(), 1);
-    assert_eq!(read(&data[K]), Some(Entry { in_doubt: true, ..known }));
+    assert_eq!(read(&data[K]), Some(Entry { input_file: Some("files/newer".into()), ..known }));
 }
 
 #[test]

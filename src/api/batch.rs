@@ -112,8 +112,8 @@ pub struct GeminiBatchSpec {
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
-    /// How long a deletion may wait for Gemini. After that the object goes, and an Event names the job that may
-    /// be left. Default: `20m`.
+    /// How long a deletion may wait for Gemini. After that the object goes, an Event names the job that may be left,
+    /// and the operator goes on looking for it for 72 hours. Default: `20m`.
     #[serde(default = "default_deletion_timeout")]
     pub deletion_timeout: GoDuration,
 }

@@ -6,13 +6,19 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::Resource;
 
-use super::plan::newest_run;
+use super::plan::{claim_of, newest_run};
 use super::{Subject, files};
+use crate::api::SUBMIT_KEY_ANNOTATION;
 use crate::api::batch::{DeletionPolicy, Run, Submission};
 use crate::api::condition::{batch_type, is_true};
+use crate::controller::orphans::{self, Entry, ORPHANS_CONFIG_MAP};
 use crate::controller::{Error, Found, Next, Note, after, is_claimed, publish, release, until};
 use crate::gemini::{ApiKey, Batch, Class};
 use crate::submit;
+
+/// However late it is, a look gets so much time. It ends there, so that a Gemini that does not answer cannot hold the
+/// object much longer than its timeout.
+const LAST_LOOK: Duration = Duration::from_secs(10);
 
 /// What is left to do at Gemini.
 enum Progress {
@@ -25,20 +31,24 @@ pub async fn pass(subject: &mut Subject<'_>) -> Result<Next, Error> {
         return Ok(Next::Await);
     }
     if subject.batch.spec.deletion_policy != DeletionPolicy::Orphan {
-        let now = Timestamp::now();
-        let left = until(deadline(subject), now);
-        let again = match dismantle(subject).await {
+        let deadline = deadline(subject);
+        let limit = until(deadline, Timestamp::now()).max(LAST_LOOK);
+        let work = tokio::time::timeout(limit, Box::pin(dismantle(subject))).await;
+        let again = match work.unwrap_or(Err(Error::TooSlow("the removal at Gemini", limit))) {
             Ok(Progress::Done) => None,
             Ok(Progress::Again(pause)) => Some((pause, "Gemini has not finished with the job".to_owned())),
             Err(Error::Conflict) => return Err(Error::Conflict),
             Err(error) => Some((subject.ctx.timing.cancel_look, error.to_string())),
         };
         if let Some((pause, why)) = again {
+            let left = until(deadline, Timestamp::now());
             if !left.is_zero() {
                 tracing::debug!(object = %subject.name(), %why, "deletion waits");
                 return Ok(Next::After(pause.min(left).max(Duration::from_millis(20))));
             }
-            give_up(subject, &why).await;
+            if let Some(pause) = give_up(subject, &why).await {
+                return Ok(Next::After(pause));
+            }
         }
     }
     release(&subject.api, &subject.batch).await?;
@@ -155,16 +165,72 @@ async fn key(subject: &Subject<'_>) -> Result<ApiKey, Error> {
     }
 }
 
-async fn give_up(subject: &Subject<'_>, why: &str) {
-    let run = newest_run(&subject.batch);
-    let left = match run {
-        Some(run) => {
-            run.remote_name.clone().unwrap_or_else(|| format!("a job with displayName {}", run.marker))
+/// Writes down what may be left, for the controller to go on with. Until that is done the object stays, for as long as
+/// is said here, but no longer than it may.
+async fn give_up(subject: &Subject<'_>, why: &str) -> Option<Duration> {
+    let ctx = subject.ctx;
+    let entry = orphan(subject);
+    let left = entry.left();
+    let entered = orphans::enter(ctx, &entry).await;
+    let message = match &entered {
+        Ok(()) => format!(
+            "spec.deletionTimeout passed; {left} may be left at Gemini. The operator goes on looking for it for 72 h, as \
+             ConfigMap {ORPHANS_CONFIG_MAP} in namespace {} says, and removes it when the API key in Secret \
+             {:?} lets it ({why})",
+            ctx.operator_namespace, entry.api_key_secret_ref.name
+        ),
+        Err(error) => {
+            let patience = until(after(deadline(subject), ctx.timing.orphan_patience), Timestamp::now());
+            if !patience.is_zero() {
+                tracing::warn!(object = %subject.name(), %error, "deletion waits until it is written down");
+                return Some(patience.min(ctx.timing.retry).max(Duration::from_millis(20)));
+            }
+            format!(
+                "spec.deletionTimeout passed; {left} may be left at Gemini, delete it there ({why}). It is not looked for \
+                 any more: {error}"
+            )
         }
-        None => "an uploaded file".into(),
     };
-    let message =
-        format!("spec.deletionTimeout passed; {left} may be left at Gemini, delete it there ({why})");
+    tracing::warn!(object = %subject.name(), %message, "deletion gives up");
     let note = Note { warning: true, reason: "DeletionTimeout".into(), message };
-    publish(&subject.ctx.recorder, &subject.batch.object_ref(&()), &[note]).await;
+    publish(&ctx.recorder, &subject.batch.object_ref(&()), &[note]).await;
+    None
+}
+
+/// What the ledger has to know of a batch that goes before its job.
+fn orphan(subject: &Subject<'_>) -> Entry {
+    let batch = &subject.batch;
+    let status = batch.status.clone().unwrap_or_default();
+    let uid = subject.uid();
+    let claim = claim_of(batch, &status);
+    let run = newest_run(batch);
+    let annotation = batch.metadata.annotations.as_ref().and_then(|a| a.get(SUBMIT_KEY_ANNOTATION));
+    let annotation = annotation
+        .and_then(|text| submit::read_annotation(&subject.ctx.secret, text, claim.namespace, claim.name));
+    let submit_key = match (&status.identity, annotation) {
+        (Some(identity), _) => identity.submit_key.clone(),
+        (None, Some((key, _))) => key.to_owned(),
+        (None, None) => submit::submit_key(&uid),
+    };
+    let fingerprint = run.map(|run| run.key_fingerprint.as_str()).or(annotation.map(|(_, of_key)| of_key));
+    let file = status.input.as_ref().and_then(|input| input.file.as_ref()).map(|file| &file.name);
+    let input_file = run.map(|run| &run.input_file).filter(|file| !file.is_empty()).or(file);
+    Entry {
+        submit_key,
+        namespace: claim.namespace.into(),
+        name: claim.name.into(),
+        uid,
+        api_key_secret_ref: batch.spec.api_key_secret_ref.clone(),
+        key_fingerprint: fingerprint.unwrap_or_default().to_owned(),
+        remote_name: run.and_then(|run| run.remote_name.clone()),
+        marker: run.map_or_else(String::new, |run| run.marker.clone()),
+        input_file: input_file.cloned(),
+        model: claim.model.into(),
+        operation: claim.operation.into(),
+        input_sha256: claim.input_sha256.into(),
+        deletion_policy: batch.spec.deletion_policy,
+        in_doubt: run.is_some_and(is_open),
+        since: Timestamp::now(),
+        clear_since: None,
+    }
 }

@@ -274,6 +274,7 @@ async fn a_panic_of_one_object_is_its_own_error() {
         listings: crate::controller::Listings::default(),
         webhooks: vec![kube::runtime::reflector::store().0],
         metrics: crate::controller::Metrics::default(),
+        orphans: crate::controller::orphans::Lock::default(),
         tasks: tokio_util::task::TaskTracker::new(),
         shutdown: tokio_util::sync::CancellationToken::new(),
         batch_memory: crate::controller::Memories::default(),

@@ -7,7 +7,7 @@ mod deliver;
 #[cfg(test)]
 mod deliver_tests;
 mod draft;
-mod files;
+pub(crate) mod files;
 mod gone;
 mod memory;
 mod observe;

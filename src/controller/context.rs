@@ -13,6 +13,7 @@ use super::credentials::KeyCache;
 use super::gate::Gates;
 use super::listings::Listings;
 use super::metrics::Metrics;
+use super::orphans;
 use super::unreadable::Guarded;
 use crate::api::GeminiWebhook;
 use crate::gemini::Gemini;
@@ -36,6 +37,7 @@ pub struct Context {
     /// One for each watch: a store holds what one watch has shown, and nothing else.
     pub webhooks: Vec<Store<Guarded<GeminiWebhook>>>,
     pub metrics: Metrics,
+    pub orphans: orphans::Lock,
     /// Tasks that must end before the process may: a POST and its record.
     pub tasks: TaskTracker,
     pub shutdown: CancellationToken,

@@ -34,6 +34,8 @@ pub enum Error {
     Source(String),
     #[error("the keyring Secret: {0}")]
     Keyring(String),
+    #[error("the orphan ledger: {0}")]
+    Ledger(String),
 }
 
 impl Error {
@@ -57,6 +59,7 @@ impl Error {
             Self::TooSlow(..) => "TooSlow",
             Self::Source(_) => "Source",
             Self::Keyring(_) => "Keyring",
+            Self::Ledger(_) => "Ledger",
         }
     }
 

@@ -19,7 +19,7 @@ pub struct Listing {
 
 impl Listing {
     /// Whether what is not in it is not at Gemini, as far as a listing can say.
-    fn is_complete(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.unreadable == 0
     }
 }

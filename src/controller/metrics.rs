@@ -3,6 +3,7 @@
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 /// Kind and outcome of a reconcile.
@@ -26,6 +27,8 @@ pub struct Metrics {
     pub sweeps: Counter,
     pub sweep_rescues: Counter,
     pub malformed: Counter,
+    pub orphans: Gauge,
+    pub orphans_given_up: Counter,
 }
 
 impl Metrics {
@@ -48,6 +51,16 @@ impl Metrics {
             "malformed_objects",
             "Objects that were skipped because they cannot be read",
             self.malformed.clone(),
+        );
+        r.register(
+            "orphans",
+            "Deleted batches that may have left something at Gemini, which is still looked for",
+            self.orphans.clone(),
+        );
+        r.register(
+            "orphans_given_up",
+            "Deleted batches that may have left something at Gemini, which is not looked for any more",
+            self.orphans_given_up.clone(),
         );
     }
 }

@@ -12,6 +12,7 @@ pub mod malformed;
 mod metrics;
 mod next;
 mod notes;
+pub mod orphans;
 mod report;
 mod run;
 mod status;

@@ -24,6 +24,7 @@ use super::gate::Gates;
 use super::identity::{self, IDENTITY_SECRET};
 use super::listings::Listings;
 use super::metrics::{Metrics, ReconcileLabels};
+use super::orphans;
 use super::unreadable::Guarded;
 use crate::api::{GeminiBatch, GeminiWebhook};
 use crate::gemini::Gemini;
@@ -143,6 +144,7 @@ pub async fn run(
         started: Instant::now(),
         webhooks: webhooks.clone(),
         metrics,
+        orphans: orphans::Lock::default(),
         tasks: TaskTracker::new(),
         shutdown: stop.clone(),
         batch_memory: Memories::default(),
@@ -174,10 +176,12 @@ pub async fn run(
             .zip(batch_gates)
             .map(|(api, gate)| Box::pin(run_batches(api, Arc::clone(&ctx), gate))),
     );
+    let orphans = orphans::run(Arc::clone(&ctx), places.of_batches.clone());
     let result = tokio::select! {
         _ = caches => Err(RunError::Ended("watch of GeminiWebhooks")),
         _ = webhook_controllers => Err(RunError::Ended("webhook controller")),
         _ = batch_controllers => Err(RunError::Ended("batch controller")),
+        () = orphans => Err(RunError::Ended("work on the orphan ledger")),
         ended = admin => match ended {
             Ok(Err(e)) => Err(RunError::Admin(e)),
             _ => Err(RunError::Ended("admin port")),

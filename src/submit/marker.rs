@@ -12,6 +12,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretSlice};
 use sha2::{Digest, Sha256};
 
+/// Prefix of all input files, of whichever batch.
+pub const FILE_PREFIX: &str = "files/gb-";
 /// Length of K.
 const KEY_LENGTH: usize = 26;
 /// Bytes of an HMAC that go into a tag or a fingerprint: 64 bits.
@@ -63,7 +65,7 @@ pub fn submit_key(uid: &str) -> String {
 
 /// Prefix of all files of one K.
 pub fn file_prefix(key: &str) -> String {
-    format!("files/gb-{key}-")
+    format!("{FILE_PREFIX}{key}-")
 }
 
 /// Name of a new upload; `nonce` must be fresh.

@@ -13,8 +13,8 @@ mod timing;
 pub use classify::{PostEnd, Refusal, Verdict, classify};
 pub use conclude::{Conclusion, Standing, conclude};
 pub use marker::{
-    Claim, Marked, OperatorSecret, annotation, file_name, file_prefix, marker, read_annotation, recognise,
-    submit_key,
+    Claim, FILE_PREFIX, Marked, OperatorSecret, annotation, file_name, file_prefix, marker, read_annotation,
+    recognise, submit_key,
 };
 pub use step::{
     Ambiguity, Attempt, AttemptState, Deletion, Job, Listing, Proof, Seen, Step, Wish, duplicates, proves,

@@ -26,8 +26,10 @@ pub struct Timing {
     pub look_spacing: Duration,
     /// An event claims an end that the GET does not show: when to look again.
     pub look_again: [Duration; 4],
-    /// A job of an attempt that was closed is still looked for by the sweep for this long.
+    /// A job of an attempt that was closed, or of a deletion that gave up, is still looked for for this long.
     pub duplicates_watch: Duration,
+    /// How much longer than its timeout a deletion waits until what it may leave is written down.
+    pub orphan_patience: Duration,
     /// A missing or refused API key is read again this often.
     pub secret_reread: Duration,
     /// A refused API key that did not change is tried again this often.
@@ -74,6 +76,7 @@ impl Timing {
             look_spacing: secs(30),
             look_again: [secs(30), mins(1), mins(2), mins(5)],
             duplicates_watch: Duration::from_hours(72),
+            orphan_patience: secs(30),
             secret_reread: mins(1),
             credentials_retry: mins(10),
             file_margin: mins(60),
@@ -108,6 +111,7 @@ impl Timing {
             look_spacing: d(p.look_spacing),
             look_again: p.look_again.map(d),
             duplicates_watch: d(p.duplicates_watch),
+            orphan_patience: d(p.orphan_patience),
             secret_reread: d(p.secret_reread),
             credentials_retry: d(p.credentials_retry),
             file_margin: d(p.file_margin),

@@ -18,6 +18,7 @@ mod main_job;
 mod malformed;
 mod many;
 mod objects;
+mod orphans;
 mod outcomes;
 mod recovery;
 mod sweep;

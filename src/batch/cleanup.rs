@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::Resource;
 
-use super::plan::{claim_of, newest_run};
+use super::plan::{claim_of, is_ours, newest_run};
 use super::{Subject, files};
 use crate::api::SUBMIT_KEY_ANNOTATION;
 use crate::api::batch::{DeletionPolicy, Run, Submission};
@@ -67,6 +67,11 @@ fn deleted_at(subject: &Subject<'_>) -> Timestamp {
 
 /// One look at what is left, and the next thing done about it.
 async fn dismantle(subject: &mut Subject<'_>) -> Result<Progress, Error> {
+    if !is_ours(&subject.batch) {
+        // The status is lost, and a job may have been made all the same: it is looked for as at any other time.
+        super::pass(subject).await?;
+        return Ok(Progress::Again(Duration::ZERO));
+    }
     let run = newest_run(&subject.batch).cloned();
     if let Some(run) = run.as_ref().filter(|run| is_open(run)) {
         // Whether there is a job is found out as ever; the wish is now that there be none.

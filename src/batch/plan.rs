@@ -115,7 +115,7 @@ fn run(status: &GeminiBatchStatus) -> Option<&Run> {
 }
 
 /// Whether this status was written for this very object.
-fn is_ours(batch: &GeminiBatch) -> bool {
+pub fn is_ours(batch: &GeminiBatch) -> bool {
     let uid = batch.metadata.uid.as_deref();
     batch.status.as_ref().and_then(|s| s.identity.as_ref()).is_some_and(|i| Some(i.uid.as_str()) == uid)
 }

@@ -74,6 +74,20 @@ async fn a_lost_status_finds_its_job_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lost_status_does_not_leave_a_job_behind_when_the_batch_is_deleted() {
+    let mut bed = bed_with("wiped-deleted", json!({"jobs": [{"do": {"hold": "pending"}}]})).await;
+    bed.apply(&tickets("tickets", 3, "None")).await;
+    bed.wait_condition("tickets", "Submitted", "True", "Submitted").await;
+    bed.kill_controller();
+    wipe_status(&bed, "tickets").await;
+    bed.kubectl().run(&["delete", "geminibatch", "tickets", "--wait=false"]).await.expect();
+    bed.start_controller().await;
+    bed.wait_gone(bed.batches(), "tickets").await;
+    let left = bed.emulator.state().await;
+    assert_eq!((&left["jobs"], &left["files"]), (&json!(0), &json!(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_status_without_a_job_waits_and_goes_on() {
     let mut bed = bed_with("wiped-early", once("batches.create", &json!({"drop": "request"}))).await;
     bed.apply(&tickets("tickets", 3, "None")).await;

@@ -254,3 +254,24 @@ async fn a_key_without_the_right_is_told_and_costs_no_second_upload() {
     assert_eq!(bed.ledger().await.calls("files.upload_start"), 1);
     assert_one_job(&bed).await;
 }
+
+/// What a key of another project does not see is not gone: the job is told of, and ended when the right key is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_with_a_key_of_another_project_forgets_no_job() {
+    let bed = bed_with("foreign-deletion", json!({"jobs": [{"do": {"hold": "pending"}}]})).await;
+    bed.apply(&tickets("tickets", 3, "None")).await;
+    bed.wait_condition("tickets", "Submitted", "True", "Submitted").await;
+    bed.make_api_key_as("gemini", OTHER_PROJECT).await;
+    bed.kubectl().run(&["delete", "geminibatch", "tickets", "--wait=false"]).await.expect();
+    bed.wait_gone(bed.batches(), "tickets").await;
+    let note = bed.wait_event("tickets", "DeletionTimeout").await;
+    assert!(note.contains("batches/"), "{note}");
+    assert_eq!(bed.emulator.state().await["jobs"], 1, "it is there still");
+    bed.make_api_key().await;
+    poll(PATIENCE, async || match bed.emulator.state().await["jobs"].as_u64() {
+        Some(0) => Ok(()),
+        other => Err(other),
+    })
+    .await
+    .expect("the operator goes on looking, and ends it");
+}

@@ -180,15 +180,24 @@ impl Bed {
 
     /// Starts the controller as its ServiceAccount; returns when it is ready.
     pub async fn start_controller(&mut self) {
+        let (process, admin) = self.spawn_controller("controller", &[]).await;
+        self.controller_admin = admin;
+        self.controller = Some(process);
+    }
+
+    /// A controller that logs under `name`, with more variables in its environment; when it is ready, the process and
+    /// the address of its admin port. Several run side by side: none of them is the leader.
+    pub async fn spawn_controller(&self, name: &str, env: &[(&str, &str)]) -> (Process, String) {
         let mut command = self.operator("controller", CONTROLLER);
         command
             .args(["--gemini-base-url", &self.emulator.url])
             .args(["--timing-divisor", &self.options.timing_divisor.to_string()])
-            .args(&self.options.controller_args);
-        let mut process = Process::start("controller", &self.dir, command).expect("the controller starts");
-        self.controller_admin = admin_address(&process.hello().await);
-        ready(&self.controller_admin, &mut process).await;
-        self.controller = Some(process);
+            .args(&self.options.controller_args)
+            .envs(env.iter().copied());
+        let mut process = Process::start(name, &self.dir, command).expect("the controller starts");
+        let admin = admin_address(&process.hello().await);
+        ready(&admin, &mut process).await;
+        (process, admin)
     }
 
     /// SIGKILL.

@@ -93,6 +93,8 @@ fn build() -> HashMap<String, PathBuf> {
             "--bins",
             "--message-format=json-render-diagnostics",
         ])
+        // Else this build would put another operator where the tests' own is.
+        .args(if cfg!(feature = "failpoints") { &["--features", "failpoints"][..] } else { &[] })
         .args(["--profile", profile, "--target-dir"])
         .arg(profile_dir.parent().expect("a target folder holds the profile's folder"))
         .stderr(Stdio::inherit())

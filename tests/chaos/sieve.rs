@@ -1,0 +1,1 @@
+//! Sieve's three: intermediate states, stale states, unobserved states.

@@ -1,0 +1,154 @@
+//! I6 and I8: what events did.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::history::{Life, Who, runs};
+use crate::ledger::Delivery;
+use crate::read::{after, between};
+use crate::{Case, Report};
+
+/// An event costs at most one look at a job in this time, before it is divided.
+const LOOK_WINDOW: Duration = Duration::from_secs(30);
+/// An event for a job that no batch has recorded yet is kept for so long.
+const EARLY: Duration = Duration::from_mins(1);
+
+pub fn check(case: &Case<'_>, report: &mut Report) {
+    receiver(case, report);
+    truth(case, report);
+    looks(case, report);
+    if case.evidence.audit.is_some() {
+        deliveries(case, report);
+    }
+}
+
+/// I6: the receiver writes its one field, and nothing else anywhere.
+fn receiver(case: &Case<'_>, report: &mut Report) {
+    for write in case.history.writes.iter().filter(|w| w.who == Who::Receiver && w.is_done()) {
+        let field = match write.resource.as_str() {
+            "geminibatches/status" => "lastEvent",
+            "geminiwebhooks/status" => "lastDelivery",
+            "events" | "leases" => continue,
+            _ => "",
+        };
+        let whole = write.body["status"].as_object();
+        let bare = whole.is_some_and(|status| status.keys().all(|key| key == field));
+        if write.verb != "patch" || !bare || write.body.get("spec").is_some() {
+            let fields: Vec<&String> = whole.into_iter().flatten().map(|(key, _)| key).collect();
+            let object = format!("{}/{}", write.namespace, write.name);
+            let text =
+                format!("the receiver's {} of {} at {} {fields:?}", write.verb, write.resource, write.ended);
+            report.add("I6", object, text);
+        }
+    }
+}
+
+/// I6: what a status says of a job is what Gemini says of it, and was asked for.
+fn truth(case: &Case<'_>, report: &mut Report) {
+    for life in &case.history.lives {
+        for written in &life.statuses {
+            for run in runs(&written.status) {
+                let (Some(job), Some(state)) = (&run.job, &run.state) else { continue };
+                let asked = case.ledger.calls.iter().any(|call| {
+                    call.arrived.is_some_and(|at| at <= written.received)
+                        && call.status == Some(200)
+                        && ((call.call == "batches.get" && call.path.ends_with(job.as_str()))
+                            || call.call == "batches.list")
+                });
+                if !asked {
+                    let text =
+                        format!("{job} is {state} at {}, and nobody had looked at Gemini", written.ended);
+                    report.add("I6", life.path(), text);
+                }
+                let known = case.ledger.jobs.iter().find(|known| known.name == *job);
+                let ended = matches!(state.as_str(), "SUCCEEDED" | "FAILED" | "CANCELLED" | "EXPIRED");
+                if let Some(known) = known.filter(|known| ended && !known.state.ends_with(state.as_str())) {
+                    let text =
+                        format!("{job} is {state} at {}, and at Gemini it is {}", written.ended, known.state);
+                    report.add("I6", life.path(), text);
+                }
+            }
+        }
+    }
+}
+
+/// I6: however many events come, looks at a job are few. One that is to be cancelled or deleted is watched more closely.
+fn looks(case: &Case<'_>, report: &mut Report) {
+    let window = case.bounds.window(LOOK_WINDOW);
+    let mut of_job: BTreeMap<&str, Vec<(Timestamp, u64)>> = BTreeMap::new();
+    for call in case.ledger.calls.iter().filter(|call| call.call == "batches.get") {
+        let job = call.path.find("batches/").map_or("", |at| &call.path[at..]);
+        of_job.entry(job).or_default().extend(call.arrived.map(|at| (at, call.seq)));
+    }
+    for (job, mut looks) in of_job {
+        let Some(life) = case.history.lives.iter().find(|life| life.recorded(job).is_some()) else {
+            continue;
+        };
+        if life.deleted.is_some() || life.spec["cancelled"] == true {
+            continue;
+        }
+        looks.sort_unstable();
+        let most = case.bounds.looks_per_window.max(1);
+        if let Some(dense) = looks.windows(most + 1).find(|some| between(some[0].0, some[most].0) < window) {
+            let text = format!(
+                "{} looks at {job} from {} (call {}) to {} (call {}): at most {most} in {window:?}",
+                most + 1,
+                dense[0].0,
+                dense[0].1,
+                dense[most].0,
+                dense[most].1
+            );
+            report.add("I6", life.path(), text);
+        }
+    }
+}
+
+/// I8: who was told that an event was taken may forget it.
+fn deliveries(case: &Case<'_>, report: &mut Report) {
+    let taken = |d: &&Delivery| {
+        d.event_type.starts_with("batch.") && d.status.is_some_and(|status| (200..300).contains(&status))
+    };
+    for delivery in case.ledger.deliveries.iter().filter(taken) {
+        let Some(at) = delivery.ended else { continue };
+        // A job that no batch has recorded is somebody else's.
+        let lives = case.history.lives.iter().filter_map(|life| Some((life, life.recorded(&delivery.job)?)));
+        for (life, recorded) in lives {
+            let early = recorded > at;
+            if early && recorded > after(at, EARLY) {
+                continue;
+            }
+            let hinted =
+                life.hints.iter().any(|hint| hint.job == delivery.job && (early || hint.received <= at));
+            if !hinted && !is_over(life, at) && !is_seen(case, life, delivery, at) {
+                let text = format!(
+                    "{} of {} was answered {} at {at} (delivery {}, {}), and neither was it stored nor did anything \
+                     make it needless",
+                    delivery.event_type,
+                    delivery.job,
+                    delivery.status.unwrap_or_default(),
+                    delivery.seq,
+                    delivery.id
+                );
+                report.add("I8", life.path(), text);
+            }
+        }
+    }
+}
+
+/// Its batch had come to its end, or was to go.
+fn is_over(life: &Life, at: Timestamp) -> bool {
+    life.end().is_some_and(|end| end.ended <= at)
+        || life.deleted.is_some_and(|deleted| deleted <= at)
+        || life.released.is_some_and(|released| released <= at)
+}
+
+/// The status had the end that it tells of already.
+fn is_seen(_case: &Case<'_>, life: &Life, delivery: &Delivery, at: Timestamp) -> bool {
+    let ended = |run: &crate::history::Run| {
+        run.job.as_deref() == Some(delivery.job.as_str())
+            && run.state.as_deref().is_some_and(|state| !matches!(state, "PENDING" | "RUNNING"))
+    };
+    life.statuses.iter().any(|w| w.received <= at && runs(&w.status).iter().any(ended))
+}

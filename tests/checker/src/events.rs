@@ -14,6 +14,8 @@ use crate::{Case, Report};
 const LOOK_WINDOW: Duration = Duration::from_secs(30);
 /// An event for a job that no batch has recorded yet is kept for so long.
 const EARLY: Duration = Duration::from_mins(1);
+/// So long after it was recorded the receiver may not have heard of it.
+const WATCH_LAG: Duration = Duration::from_secs(10);
 
 pub fn check(case: &Case<'_>, report: &mut Report) {
     receiver(case, report);
@@ -115,13 +117,13 @@ fn deliveries(case: &Case<'_>, report: &mut Report) {
         // A job that no batch has recorded is somebody else's.
         let lives = case.history.lives.iter().filter_map(|life| Some((life, life.recorded(&delivery.job)?)));
         for (life, recorded) in lives {
-            let early = recorded > at;
-            if early && recorded > after(at, EARLY) {
+            if recorded > after(at, EARLY) {
                 continue;
             }
-            let hinted =
-                life.hints.iter().any(|hint| hint.job == delivery.job && (early || hint.received <= at));
-            if !hinted && !is_over(life, at) && !is_seen(case, life, delivery, at) {
+            let known = after(recorded, WATCH_LAG) <= at;
+            let until = if known { at } else { after(at, EARLY + WATCH_LAG) };
+            let hinted = life.hints.iter().any(|hint| hint.job == delivery.job && hint.received <= until);
+            if !hinted && !is_over(life, at) && !is_seen(life, delivery, at) {
                 let text = format!(
                     "{} of {} was answered {} at {at} (delivery {}, {}), and neither was it stored nor did anything \
                      make it needless",
@@ -145,7 +147,7 @@ fn is_over(life: &Life, at: Timestamp) -> bool {
 }
 
 /// The status had the end that it tells of already.
-fn is_seen(_case: &Case<'_>, life: &Life, delivery: &Delivery, at: Timestamp) -> bool {
+fn is_seen(life: &Life, delivery: &Delivery, at: Timestamp) -> bool {
     let ended = |run: &crate::history::Run| {
         run.job.as_deref() == Some(delivery.job.as_str())
             && run.state.as_deref().is_some_and(|state| !matches!(state, "PENDING" | "RUNNING"))

@@ -56,8 +56,8 @@ fn truth(case: &Case<'_>, report: &mut Report) {
                 let asked = case.ledger.calls.iter().any(|call| {
                     call.arrived.is_some_and(|at| at <= written.received)
                         && call.status == Some(200)
-                        && ((call.call == "batches.get" && call.path.ends_with(job.as_str()))
-                            || call.call == "batches.list")
+                        && ((call.name == "batches.get" && call.path.ends_with(job.as_str()))
+                            || call.name == "batches.list")
                 });
                 if !asked {
                     let text =
@@ -80,7 +80,7 @@ fn truth(case: &Case<'_>, report: &mut Report) {
 fn looks(case: &Case<'_>, report: &mut Report) {
     let window = case.bounds.window(LOOK_WINDOW);
     let mut of_job: BTreeMap<&str, Vec<(Timestamp, u64)>> = BTreeMap::new();
-    for call in case.ledger.calls.iter().filter(|call| call.call == "batches.get") {
+    for call in case.ledger.calls.iter().filter(|call| call.name == "batches.get") {
         let job = call.path.find("batches/").map_or("", |at| &call.path[at..]);
         of_job.entry(job).or_default().extend(call.arrived.map(|at| (at, call.seq)));
     }

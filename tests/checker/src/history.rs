@@ -205,7 +205,9 @@ impl History {
             of_place.extend(all.filter(|w| w.verb == "deletecollection"));
             in_order(&mut of_place);
             let lives = lives.entry(place.clone()).or_default();
-            of_place.into_iter().for_each(|write| note(lives, write, &place));
+            for write in of_place {
+                note(lives, write, &place);
+            }
         }
         for object in objects.iter().filter(|object| object["kind"] == "GeminiBatch") {
             let metadata = &object["metadata"];

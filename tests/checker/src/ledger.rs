@@ -79,7 +79,7 @@ impl Job {
 #[derive(Clone, Debug)]
 pub struct Call {
     pub seq: u64,
-    pub call: String,
+    pub name: String,
     pub path: String,
     pub arrived: Option<Timestamp>,
     pub status: Option<u64>,
@@ -113,7 +113,7 @@ impl Ledger {
             if entry["call"] != "batches.create" {
                 read.calls.push(Call {
                     seq: entry["seq"].as_u64().unwrap_or_default(),
-                    call: text(entry, "call").to_owned(),
+                    name: text(entry, "call").to_owned(),
                     path: text(entry, "path").to_owned(),
                     arrived: time(entry, "arrived"),
                     status: entry["status"].as_u64(),

@@ -26,8 +26,12 @@ mod ledger;
 mod life;
 mod read;
 mod results;
+#[cfg(test)]
+mod sample;
 mod status;
 mod submission;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::time::Duration;

@@ -73,9 +73,9 @@ fn quiet(case: &Case<'_>, since: Timestamp, report: &mut Report) {
     }
     let posts =
         case.ledger.posts.iter().filter(|post| post.arrived > since).map(|post| (post.name(), post.arrived));
-    let calls = case.ledger.calls.iter().filter(|call| !SCHEDULED.contains(&call.call.as_str()));
+    let calls = case.ledger.calls.iter().filter(|call| !SCHEDULED.contains(&call.name.as_str()));
     let calls = calls
-        .filter_map(|call| Some((format!("{} {} (call {})", call.call, call.path, call.seq), call.arrived?)));
+        .filter_map(|call| Some((format!("{} {} (call {})", call.name, call.path, call.seq), call.arrived?)));
     for (what, at) in posts.chain(calls.filter(|(_, at)| *at > since)) {
         report.add("I12", "Gemini", format!("{what} at {at}, after everything had settled"));
     }

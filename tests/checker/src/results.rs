@@ -55,9 +55,13 @@ impl Sink {
     }
 }
 
+pub fn digest(text: &str) -> String {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(text.as_bytes()))
+}
+
 fn delivered(status: &Value, output: &Value, sink: &Sink) -> Vec<String> {
     let mut found = vec![];
-    let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(sink.results.as_bytes()));
+    let digest = digest(&sink.results);
     if digest != text(output, "sha256") {
         let told = text(output, "sha256");
         found.push(format!("status.output says SHA-256 {told}, the sink {:?} holds {digest}", sink.maps));

@@ -178,11 +178,8 @@ fn step(old: &Run, new: &Run) -> Option<String> {
             old.nonce, new.nonce, old.file, new.file
         ));
     }
-    let leads_back = match (old.submission.as_str(), new.submission.as_str()) {
-        (a, b) if a == b => false,
-        ("Recorded" | "Abandoned", _) | ("Fenced", "Pending") => true,
-        (_, "Pending") => true,
-        _ => false,
-    };
+    let stays = old.submission == new.submission;
+    let leads_back = !stays
+        && (matches!(old.submission.as_str(), "Recorded" | "Abandoned") || new.submission == "Pending");
     leads_back.then(|| format!("attempt {from} went from {} to {}", old.submission, new.submission))
 }

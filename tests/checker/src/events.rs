@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::history::{Life, Who, runs};
+use crate::history::{Life, Who};
 use crate::ledger::Delivery;
 use crate::read::{after, between};
 use crate::{Case, Report};
@@ -49,26 +49,23 @@ fn receiver(case: &Case<'_>, report: &mut Report) {
 
 /// I6: what a status says of a job is what Gemini says of it, and was asked for.
 fn truth(case: &Case<'_>, report: &mut Report) {
+    let looks = Looks::read(case);
+    let states: BTreeMap<&str, &str> =
+        case.ledger.jobs.iter().map(|job| (job.name.as_str(), job.state.as_str())).collect();
     for life in &case.history.lives {
         for written in &life.statuses {
-            for run in runs(&written.status) {
+            for run in &written.runs {
                 let (Some(job), Some(state)) = (&run.job, &run.state) else { continue };
-                let asked = case.ledger.calls.iter().any(|call| {
-                    call.arrived.is_some_and(|at| at <= written.received)
-                        && call.status == Some(200)
-                        && ((call.name == "batches.get" && call.path.ends_with(job.as_str()))
-                            || call.name == "batches.list")
-                });
-                if !asked {
+                if !looks.any(job, written.received) {
                     let text =
                         format!("{job} is {state} at {}, and nobody had looked at Gemini", written.ended);
                     report.add("I6", life.path(), text);
                 }
-                let known = case.ledger.jobs.iter().find(|known| known.name == *job);
                 let ended = matches!(state.as_str(), "SUCCEEDED" | "FAILED" | "CANCELLED" | "EXPIRED");
-                if let Some(known) = known.filter(|known| ended && !known.state.ends_with(state.as_str())) {
-                    let text =
-                        format!("{job} is {state} at {}, and at Gemini it is {}", written.ended, known.state);
+                let known =
+                    states.get(job.as_str()).filter(|known| ended && !known.ends_with(state.as_str()));
+                if let Some(known) = known {
+                    let text = format!("{job} is {state} at {}, and at Gemini it is {known}", written.ended);
                     report.add("I6", life.path(), text);
                 }
             }
@@ -76,18 +73,55 @@ fn truth(case: &Case<'_>, report: &mut Report) {
     }
 }
 
+/// When Gemini was asked about a job.
+struct Looks<'a> {
+    /// The first time that it was asked about this very job.
+    gets: BTreeMap<&'a str, Timestamp>,
+    /// Since when there was something to list.
+    sent: BTreeMap<&'a str, Timestamp>,
+    lists: Vec<Timestamp>,
+}
+
+impl<'a> Looks<'a> {
+    fn read(case: &'a Case<'_>) -> Self {
+        let done = |name: &'static str| {
+            case.ledger.calls.iter().filter(move |call| call.name == name && call.status == Some(200))
+        };
+        let mut gets = BTreeMap::new();
+        for call in done("batches.get") {
+            if let (Some(job), Some(at)) = (job_of(&call.path), call.arrived) {
+                gets.entry(job).or_insert(at);
+            }
+        }
+        let mut lists: Vec<Timestamp> = done("batches.list").filter_map(|call| call.arrived).collect();
+        lists.sort_unstable();
+        let sent = case.ledger.posts.iter();
+        let sent = sent.flat_map(|post| post.jobs.iter().map(|job| (job.as_str(), post.arrived))).collect();
+        Self { gets, sent, lists }
+    }
+
+    fn any(&self, job: &str, until: Timestamp) -> bool {
+        let sent = self.sent.get(job).copied().unwrap_or(Timestamp::MIN);
+        let next = self.lists.get(self.lists.partition_point(|at| *at < sent));
+        self.gets.get(job).into_iter().chain(next).any(|at| *at <= until)
+    }
+}
+
+/// `batches/…` of a path.
+fn job_of(path: &str) -> Option<&str> {
+    path.find("batches/").map(|at| &path[at..])
+}
+
 /// I6: however many events come, looks at a job are few. One that is to be cancelled or deleted is watched more closely.
 fn looks(case: &Case<'_>, report: &mut Report) {
     let window = case.bounds.window(LOOK_WINDOW);
     let mut of_job: BTreeMap<&str, Vec<(Timestamp, u64)>> = BTreeMap::new();
     for call in case.ledger.calls.iter().filter(|call| call.name == "batches.get") {
-        let job = call.path.find("batches/").map_or("", |at| &call.path[at..]);
+        let Some(job) = job_of(&call.path) else { continue };
         of_job.entry(job).or_default().extend(call.arrived.map(|at| (at, call.seq)));
     }
     for (job, mut looks) in of_job {
-        let Some(life) = case.history.lives.iter().find(|life| life.recorded(job).is_some()) else {
-            continue;
-        };
+        let Some(life) = case.history.of_job(job).last() else { continue };
         if life.deleted.is_some() || life.spec["cancelled"] == true {
             continue;
         }
@@ -115,7 +149,8 @@ fn deliveries(case: &Case<'_>, report: &mut Report) {
     for delivery in case.ledger.deliveries.iter().filter(taken) {
         let Some(at) = delivery.ended else { continue };
         // A job that no batch has recorded is somebody else's.
-        let lives = case.history.lives.iter().filter_map(|life| Some((life, life.recorded(&delivery.job)?)));
+        let lives = case.history.of_job(&delivery.job);
+        let lives = lives.filter_map(|life| Some((life, life.recorded(&delivery.job)?)));
         for (life, recorded) in lives {
             if recorded > after(at, EARLY) {
                 continue;
@@ -152,5 +187,5 @@ fn is_seen(life: &Life, delivery: &Delivery, at: Timestamp) -> bool {
         run.job.as_deref() == Some(delivery.job.as_str())
             && run.state.as_deref().is_some_and(|state| !matches!(state, "PENDING" | "RUNNING"))
     };
-    life.statuses.iter().any(|w| w.received <= at && runs(&w.status).iter().any(ended))
+    life.statuses.iter().any(|w| w.received <= at && w.runs.iter().any(ended))
 }

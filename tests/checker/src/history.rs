@@ -1,6 +1,6 @@
 //! What happened to each GeminiBatch, by the API server's own log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -98,7 +98,7 @@ pub struct Run {
     pub state: Option<String>,
 }
 
-pub fn runs(status: &Value) -> Vec<Run> {
+pub fn runs_of(status: &Value) -> Vec<Run> {
     let read = |run: &Value| Run {
         name: text(run, "name").to_owned(),
         attempt: run["attempt"].as_i64().unwrap_or_default(),
@@ -118,6 +118,7 @@ pub struct Written {
     pub received: Timestamp,
     pub ended: Timestamp,
     pub status: Value,
+    pub runs: Vec<Run>,
     /// Somebody else did it: what stood there before does not count any more.
     pub is_reset: bool,
 }
@@ -152,14 +153,6 @@ impl Life {
         format!("{}/{}", self.namespace, self.name)
     }
 
-    /// K; it may be another one after a reset.
-    pub fn keys(&self) -> Vec<String> {
-        let mut keys: Vec<String> =
-            self.statuses.iter().filter_map(|w| owned(&w.status["identity"], "submitKey")).collect();
-        keys.dedup();
-        keys
-    }
-
     /// When it came to its end, and with which status.
     pub fn end(&self) -> Option<&Written> {
         self.statuses.iter().find(|w| is_final(&w.status))
@@ -167,7 +160,7 @@ impl Life {
 
     /// When a job's name was first recorded here.
     pub fn recorded(&self, job: &str) -> Option<Timestamp> {
-        let has = |w: &&Written| runs(&w.status).iter().any(|run| run.job.as_deref() == Some(job));
+        let has = |w: &&Written| w.runs.iter().any(|run| run.job.as_deref() == Some(job));
         self.statuses.iter().find(has).map(|w| w.received)
     }
 
@@ -180,11 +173,16 @@ impl Life {
     }
 }
 
+/// Positions of lives.
+type Index = BTreeMap<String, BTreeSet<usize>>;
+
 /// All objects and all writes.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     pub lives: Vec<Life>,
     pub writes: Vec<Write>,
+    keys: Index,
+    jobs: Index,
     /// The last moment that anything tells of.
     pub last: Option<Timestamp>,
 }
@@ -216,14 +214,36 @@ impl History {
             life.exists = true;
             life.spec = object["spec"].clone();
             life.deleted = life.deleted.or(time(metadata, "deletionTimestamp"));
+            if life.statuses.is_empty() && object["status"].is_object() {
+                // Nothing says when it was written.
+                let status = object["status"].clone();
+                let (at, runs) = (Timestamp::MAX, runs_of(&status));
+                life.statuses.push(Written { received: at, ended: at, status, runs, is_reset: false });
+            }
         }
         let last = audit.iter().filter_map(|event| time(event, "stageTimestamp")).max();
-        let lives = lives.into_values().flatten().filter(|life| !life.uid.is_empty()).collect();
-        Self { lives, writes, last }
+        let lives: Vec<Life> = lives.into_values().flatten().filter(|life| !life.uid.is_empty()).collect();
+        let (mut keys, mut jobs) = (Index::new(), Index::new());
+        for (at, life) in lives.iter().enumerate() {
+            for written in &life.statuses {
+                // It may be another one after a reset.
+                keys.entry(text(&written.status["identity"], "submitKey").to_owned()).or_default().insert(at);
+                for job in written.runs.iter().filter_map(|run| run.job.clone()) {
+                    jobs.entry(job).or_default().insert(at);
+                }
+            }
+        }
+        Self { lives, writes, keys, jobs, last }
     }
 
-    pub fn of_key(&self, key: &str) -> impl Iterator<Item = &Life> {
-        self.lives.iter().filter(move |life| life.keys().iter().any(|k| k == key))
+    /// Whose K this is: several objects one after the other, where one was restored.
+    pub fn of_key(&self, key: &str) -> impl Iterator<Item = &Life> + use<'_> {
+        self.keys.get(key).into_iter().flatten().map(|at| &self.lives[*at])
+    }
+
+    /// Who has recorded this job.
+    pub fn of_job(&self, job: &str) -> impl Iterator<Item = &Life> + use<'_> {
+        self.jobs.get(job).into_iter().flatten().map(|at| &self.lives[*at])
     }
 }
 
@@ -283,6 +303,7 @@ fn status(all: &mut Vec<Life>, write: &Write, place: &(String, String)) {
         received: write.received,
         ended: write.ended,
         status: write.body["status"].clone(),
+        runs: runs_of(&write.body["status"]),
         is_reset: false,
     };
     match &write.who {

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use jiff::Timestamp;
 
-use crate::history::{Life, runs};
+use crate::history::Life;
 use crate::ledger::{Job, Post};
 use crate::read::{between, condition, text};
 use crate::{Case, Report};
@@ -60,7 +60,7 @@ fn describe(case: &Case<'_>, job: &Job) -> String {
 /// The run that an attempt belongs to; there is one if nothing says otherwise.
 fn run_of(case: &Case<'_>, key: &str, n: i64) -> String {
     let statuses = case.history.of_key(key).flat_map(|life| &life.statuses);
-    let mut known = statuses.flat_map(|w| runs(&w.status)).filter(|run| run.attempt == n).map(|run| run.name);
+    let mut known = statuses.flat_map(|w| &w.runs).filter(|run| run.attempt == n).map(|run| run.name.clone());
     known.next().unwrap_or_else(|| "run-1".into())
 }
 
@@ -84,10 +84,7 @@ fn accounted(case: &Case<'_>, report: &mut Report) {
             }
             continue;
         };
-        let recorded = lives.iter().any(|life| life.recorded(&job.name).is_some())
-            || final_status(case, life).is_some_and(|status| {
-                runs(status).iter().any(|run| run.job.as_deref() == Some(job.name.as_str()))
-            });
+        let recorded = lives.iter().any(|life| life.recorded(&job.name).is_some());
         let policy = text(&life.spec, "deletionPolicy");
         if life.exists {
             let looking = case.bounds.unfinished.contains(&life.name);
@@ -113,11 +110,6 @@ fn lose(report: &mut Report, object: &str, text: String) {
     report.add("I5", object, text);
 }
 
-fn final_status<'a>(case: &'a Case<'_>, life: &Life) -> Option<&'a Value> {
-    let mut objects = case.evidence.objects.iter().filter(|object| object["kind"] == "GeminiBatch");
-    objects.find(|object| text(&object["metadata"], "uid") == life.uid).map(|object| &object["status"])
-}
-
 /// K of every entry of the orphan ledger.
 fn orphans<'a>(case: &'a Case<'_>) -> BTreeSet<&'a str> {
     let data = case.evidence.orphans.as_ref().and_then(|map| map["data"].as_object());
@@ -134,12 +126,14 @@ fn doubts(case: &Case<'_>, report: &mut Report) {
         report.facts.ambiguous += 1;
         let settled =
             lives.iter().flat_map(|life| &life.statuses).filter(|w| w.ended >= post.arrived).find(|w| {
-                runs(&w.status).iter().any(|run| {
+                w.runs.iter().any(|run| {
                     run.attempt > post.marker.n
                         || (run.attempt == post.marker.n
                             && matches!(run.submission.as_str(), "Recorded" | "Abandoned"))
                 })
             });
+        // Without an audit log nothing says when.
+        let settled = settled.filter(|w| w.ended < Timestamp::MAX);
         report.facts.recoveries.extend(settled.map(|w| between(post.arrived, w.ended)));
     }
 }
@@ -153,7 +147,7 @@ fn broken(post: &Post) -> bool {
 fn doubted(life: &Life, post: &Post) -> bool {
     life.statuses.iter().any(|w| {
         let ours = |submissions: &[&str]| {
-            runs(&w.status)
+            w.runs
                 .iter()
                 .any(|run| run.marker == post.display_name && submissions.contains(&run.submission.as_str()))
         };

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::history::{Life, runs};
+use crate::history::Life;
 use crate::read::{is_final, is_true, text};
 use crate::{Case, Report};
 
@@ -65,10 +65,10 @@ fn rank(phase: &str) -> u8 {
 fn names(life: &Life, report: &mut Report) {
     for (before, now) in life.steps() {
         let Some(before) = before else { continue };
-        for old in runs(&before.status).into_iter().filter(|run| run.job.is_some()) {
-            let new = runs(&now.status).into_iter().find(|run| run.name == old.name).and_then(|run| run.job);
-            if new != old.job {
-                let (old, new) = (old.job.unwrap_or_default(), new.unwrap_or_else(|| "nothing".into()));
+        for old in before.runs.iter().filter(|run| run.job.is_some()) {
+            let new = now.runs.iter().find(|run| run.name == old.name).and_then(|run| run.job.as_deref());
+            if new != old.job.as_deref() {
+                let (old, new) = (old.job.as_deref().unwrap_or_default(), new.unwrap_or("nothing"));
                 let text = format!("at {}: the recorded job {old} became {new}", now.ended);
                 report.add("I3", life.path(), text);
             }

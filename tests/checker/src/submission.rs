@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::history::{Life, Run, runs};
+use crate::history::{Life, Run};
 use crate::ledger::Post;
 use crate::read::between;
 use crate::{Case, Report};
@@ -30,14 +30,12 @@ fn intent(case: &Case<'_>, post: &Post, report: &mut Report) {
         |run: &Run| run.marker == post.display_name && run.file == post.file && run.submission == "Pending";
     let lives = || case.history.of_key(&post.marker.key);
     let object = lives().next().map_or(post.marker.key.clone(), Life::path);
-    let durable = lives().flat_map(|life| &life.statuses).find(|w| runs(&w.status).iter().any(is_it));
+    let durable = lives().flat_map(|life| &life.statuses).find(|w| w.runs.iter().any(is_it));
     // Its answer was lost, or said nothing; that a later status goes on from it shows that it was applied.
     let uncertain = lives()
-        .filter(|life| {
-            life.statuses.iter().any(|w| runs(&w.status).iter().any(|r| r.marker == post.display_name))
-        })
+        .filter(|life| life.statuses.iter().any(|w| w.runs.iter().any(|r| r.marker == post.display_name)))
         .flat_map(|life| &life.uncertain)
-        .find(|w| runs(&w.status).iter().any(is_it));
+        .find(|w| w.runs.iter().any(is_it));
     let first = [uncertain, durable].into_iter().flatten().min_by_key(|w| w.received);
     match first {
         None => {
@@ -145,18 +143,18 @@ fn object(case: &Case<'_>, post: &Post) -> String {
 /// I2: attempts only grow, one after the other.
 fn attempts(life: &Life, report: &mut Report) {
     for (before, now) in life.steps() {
-        let runs_now = runs(&now.status);
+        let runs_now = &now.runs;
         let open = runs_now.iter().filter(|r| matches!(r.submission.as_str(), "Pending" | "Fenced")).count();
         if open > 1 {
             report.add("I2", life.path(), format!("the status of {} has {open} open attempts", now.ended));
         }
         let Some(before) = before else { continue };
-        for old in runs(&before.status) {
+        for old in &before.runs {
             let Some(new) = runs_now.iter().find(|run| run.name == old.name) else {
                 report.add("I2", life.path(), format!("the status of {} has lost {}", now.ended, old.name));
                 continue;
             };
-            if let Some(text) = step(&old, new) {
+            if let Some(text) = step(old, new) {
                 report.add("I2", life.path(), format!("the status of {}: {text}", now.ended));
             }
         }

@@ -134,6 +134,13 @@ fn i2_attempts_only_grow_one_after_the_other() {
         s.submission(20.0, "Pending");
     })
     .breaks("I2", "from Recorded to Pending");
+    let closed = |then: &str| {
+        let mut sample = Sample::new();
+        sample.stage(2.0).intend(3.0, 1, A).submission(4.0, "Abandoned").submission(5.0, then);
+        sample
+    };
+    closed("Recorded").holds();
+    closed("Fenced").breaks("I2", "from Abandoned to Fenced");
     whole(|s| {
         s.change(20.0, |status| status["runs"] = json!([]));
     })
@@ -219,6 +226,13 @@ fn i4_the_next_request_comes_when_the_last_one_is_harmless() {
         .breaks("I4", "its file was there");
     doubtful(|s| s.evidence.ledger["deleted_files"][0]["deleted"] = json!(at(8.5)))
         .breaks("I4", "after the file of request 40");
+    // One that comes after its successor is late, and does no harm where its file is gone.
+    doubtful(|s| {
+        let first = posts(s).next().unwrap();
+        (first["arrived"], first["arrival"]) = (json!(at(30.0)), json!(300));
+        (first["status"], first["ended"]) = (json!(403), json!(at(30.1)));
+    })
+    .holds();
     // It is refused in the end, but nobody could know that by then.
     doubtful(|s| {
         s.evidence.ledger["deleted_files"] = json!([]);

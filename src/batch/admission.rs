@@ -126,7 +126,7 @@ fn intend(
 }
 
 /// The annotation that must stand before anything leaves the process, if it does not stand yet.
-fn claim(
+pub fn claim(
     batch: &GeminiBatch,
     status: &GeminiBatchStatus,
     fingerprint: &str,

@@ -78,7 +78,7 @@ impl Cluster {
         drop(self.process.lock().expect("nobody panics with this lock").take());
         // Its parts die with it, a moment later.
         let gone = poll(super::PATIENCE, async || {
-            let alive: Vec<_> = pids(&self.dir).into_iter().filter(|pid| is_alive(pid)).collect();
+            let alive: Vec<_> = pids(&self.dir).into_iter().filter(is_alive).collect();
             if alive.is_empty() { Ok(()) } else { Err(format!("still there: {alive:?}")) }
         });
         gone.await
@@ -214,6 +214,7 @@ fn pids(dir: &Path) -> Vec<String> {
     files.filter_map(|path| Some(fs::read_to_string(path).ok()?.trim().to_owned())).collect()
 }
 
+#[allow(clippy::ptr_arg)] // As `filter` wants it.
 fn is_alive(pid: &String) -> bool {
     Path::new("/proc").join(pid).exists()
 }

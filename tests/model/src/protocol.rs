@@ -110,7 +110,11 @@ impl Protocol {
             approved: None,
             wish: if seen.cancelled { Wish::Stop } else { Wish::Go },
             ambiguity: self.ambiguity,
-            history: History::Known,
+            history: if seen.rolled_back && !self.breaks(Control::RollbackTakenForNew) {
+                History::Unknown
+            } else {
+                History::Known
+            },
         };
         let change = match submit::step(view.as_ref(), &facts, &self.timing) {
             Step::Intend { n } => {
@@ -135,13 +139,10 @@ impl Protocol {
             Step::Close if self.breaks(Control::NeverCloses) => return None,
             Step::Close => Change::Close,
             Step::Quarantine => Change::Quarantine,
-            Step::Rest
-            | Step::Wait(_)
-            | Step::Count
-            | Step::Done
-            | Step::Restore
-            | Step::Foreign { .. }
-            | Step::Unproven => return None,
+            Step::Restore => Change::Restore,
+            Step::Rest | Step::Wait(_) | Step::Count | Step::Done | Step::Foreign { .. } | Step::Unproven => {
+                return None;
+            }
         };
         world.controllers[at] = Controller::Writing { key, change };
         Some(())

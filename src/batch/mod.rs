@@ -4,8 +4,6 @@ mod act;
 mod admission;
 mod cleanup;
 mod deliver;
-#[cfg(test)]
-mod deliver_tests;
 mod draft;
 pub(crate) mod files;
 mod gone;

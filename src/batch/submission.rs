@@ -39,13 +39,21 @@ pub fn is_restored(run: &Run) -> bool {
 /// The attempt that an object came back with, without its status.
 pub fn restored_run(key: &str, fingerprint: &str, env: &Env<'_>) -> Run {
     Run {
+        message: Some("the object came back without its status; looking for its job".into()),
+        ..open_run(1, RESTORED, format!("gb1.{key}."), fingerprint, env)
+    }
+}
+
+/// An attempt whose request may be sent from now on.
+pub fn open_run(attempt: i32, nonce: &str, marker: String, fingerprint: &str, env: &Env<'_>) -> Run {
+    Run {
         name: RUN.into(),
-        attempt: 1,
+        attempt,
         submission: Submission::Pending,
         state: None,
-        nonce: RESTORED.into(),
+        nonce: nonce.into(),
         holder: env.holder.into(),
-        marker: format!("gb1.{key}."),
+        marker,
         input_file: String::new(),
         key_fingerprint: fingerprint.into(),
         intent_time: Time(env.now),
@@ -57,7 +65,7 @@ pub fn restored_run(key: &str, fingerprint: &str, env: &Env<'_>) -> Run {
         submit_time: None,
         end_time: None,
         rows: 0,
-        message: Some("the object came back without its status; looking for its job".into()),
+        message: None,
     }
 }
 

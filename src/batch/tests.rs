@@ -1,5 +1,6 @@
 //! `plan` as a table, and its two properties: the end is absorbing, and planning twice without a change plans nothing.
 
+mod deliver;
 mod doubt;
 mod past;
 mod remote;

@@ -69,7 +69,8 @@ fn once(case: &Case<'_>, report: &mut Report) {
         let object = object(case, pair[0]);
         // A status that somebody else took away takes its count of attempts along.
         let lives = case.history.of_key(&pair[0].marker.key).collect::<Vec<_>>();
-        let mut resets = lives.iter().flat_map(|life| &life.statuses).filter(|w| w.is_reset).map(|w| w.ended);
+        let mut resets =
+            lives.iter().flat_map(|life| &life.statuses).filter(|w| w.is_reset || w.is_anew).map(|w| w.ended);
         let renewed = resets.any(|at| at > pair[0].arrived && at < pair[1].arrived)
             || lives.windows(2).any(|l| l[0].uid != l[1].uid);
         if !renewed {

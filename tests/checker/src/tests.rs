@@ -147,6 +147,23 @@ fn i2_attempts_only_grow_one_after_the_other() {
     .breaks("I2", "has lost run-1");
 }
 
+/// What was written after the backup is not bound by what was written before.
+#[test]
+fn i2_i3_a_state_that_was_put_back_begins_anew() {
+    let mut sample = Sample::whole();
+    sample.change(30.0, |s| {
+        (s["phase"], s["conditions"]) = (json!("Pending"), json!([]));
+        s["output"] = Value::Null;
+        s["runs"][0]["state"] = Value::Null;
+    });
+    sample.state(31.0, "SUCCEEDED", "Delivering").deliver(32.0);
+    sample.breaks("I3", "back from PartiallySucceeded to Pending");
+    sample.bounds.restored_at = vec![at(33.0).parse().unwrap()];
+    sample.breaks("I3", "back from PartiallySucceeded to Pending");
+    sample.bounds.restored_at = vec![at(20.0).parse().unwrap()];
+    sample.holds();
+}
+
 #[test]
 fn i3_what_is_written_once_stays() {
     whole(|s| statuses(s).last().unwrap()["runs"][0]["remoteName"] = json!("batches/z"))

@@ -90,7 +90,12 @@ async fn gemini_side(
         seen.file_usable = file_usable(subject, key, memory.uploaded.as_deref()).await?;
     }
     if let Some(since) = needs.listing_since {
-        let listing = ctx.listings.since(&ctx.gemini, &ctx.metrics, key, fingerprint, since).await?;
+        let (listings, gemini, metrics) = (&ctx.listings, &ctx.gemini, &ctx.metrics);
+        let listing = match newest_run(&subject.batch) {
+            Some(_) => listings.since(gemini, metrics, key, fingerprint, since).await?,
+            // Nothing is to be proven, so an entry of somebody else's that cannot be read does not hold the batch.
+            None => listings.sweep(gemini, metrics, key, fingerprint, since).await?,
+        };
         if needs.files {
             let prefix = submit::file_prefix(subject.submit_key());
             seen.files = Some(files::with_prefix(&ctx.gemini, key, &prefix).await?);

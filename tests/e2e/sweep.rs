@@ -64,7 +64,9 @@ async fn what_others_have_in_the_project_holds_no_batch() {
     let unreadable = json!({"rules": [
         {"match": {"call": "batches.list"}, "do": {"set": {"/operations/-": {"name": "operations/of-somebody-else"}}}},
     ]});
-    let bed = bed_with("unreadable", BedOptions { faults: Some(unreadable), ..BedOptions::default() }).await;
+    // The second batch is created long enough after the controller's start to be new to it beyond doubt.
+    let options = BedOptions { job_time: "3s".into(), timing_divisor: 300, ..BedOptions::default() };
+    let bed = bed_with("unreadable", BedOptions { faults: Some(unreadable), ..options }).await;
     bed.apply(&tickets("by-listing", 3, "None")).await;
     bed.wait_complete("by-listing").await;
     let listed = bed.ledger().await.calls("batches.list");

@@ -22,8 +22,8 @@ pub struct Variant {
     pub most: Option<usize>,
 }
 
-/// About 60 million states, in 12 GB.
-const MOST: usize = 240_000_000;
+/// About 75 million states; with half an hour, what ends the largest exploration.
+const MOST: usize = 500_000_000;
 /// Two crashes, two messages lost or late, three uploads, three attempts.
 const BASIC: Budget = Budget {
     crashes: 2,

@@ -8,4 +8,5 @@
 mod support;
 
 mod matrix;
+mod run;
 mod sieve;

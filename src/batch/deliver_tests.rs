@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::events::{Recorder, Reporter};
 
+use super::deliver::{Meanwhile, meanwhile};
 use super::memory::Memory;
 use super::observed::{JobFacts, Observed};
 use super::plan::{Step, needs, plan};
@@ -246,6 +247,27 @@ fn only_what_others_change_ends_a_rest() {
         ),
     ] {
         assert!(!is_resting(&changed), "{what}");
+    }
+}
+
+/// What another controller has written as the end is not written again, and never another end on top of it.
+#[test]
+fn an_end_that_stands_is_left_alone() {
+    let batch = ended(&World::new());
+    let change = |change: fn(&mut GeminiBatch)| {
+        let mut changed = batch.clone();
+        change(&mut changed);
+        changed
+    };
+    let gone = record::undeliverable(&batch, "gone", now());
+    for (now, expected) in [
+        (batch.clone(), Meanwhile::Hint),
+        (with(&batch, gone), Meanwhile::End),
+        (change(|b| b.metadata.generation = Some(2)), Meanwhile::Other),
+        (change(|b| b.metadata.uid = Some("another".into())), Meanwhile::Other),
+        (change(|b| b.metadata.deletion_timestamp = Some(Time(now()))), Meanwhile::Other),
+    ] {
+        assert_eq!(meanwhile(&batch, &now), expected);
     }
 }
 

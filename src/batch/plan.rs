@@ -330,7 +330,8 @@ fn is_foreign_key(run: &Run, seen: &Observed) -> bool {
 /// The job's state in the words of the status.
 fn show(draft: &mut Draft, job: &gemini::Batch) {
     let state = job.state.as_str().to_owned();
-    let ended = job.end_time;
+    // Kubernetes keeps whole seconds. What it does not give back as it was written would be written for ever.
+    let ended = job.end_time.and_then(|end| Timestamp::from_second(end.as_second()).ok());
     draft.run(|run| {
         run.state = Some(state.clone());
         run.end_time = ended.map(Time).or(run.end_time.take());

@@ -52,6 +52,16 @@ impl Request {
     }
 }
 
+/// All events about objects of one namespace, as they stand in the log.
+pub fn events(log: &Path, namespace: &str) -> Vec<Value> {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let all = text
+        .lines()
+        .filter(|line| line.contains(namespace))
+        .filter_map(|line| serde_json::from_str(line).ok());
+    all.filter(|event: &Value| event["objectRef"]["namespace"] == namespace).collect()
+}
+
 /// All requests about objects of one namespace, in the order in which they ended.
 pub fn requests(log: &Path, namespace: &str) -> Vec<Request> {
     let text = fs::read_to_string(log).unwrap_or_default();

@@ -78,6 +78,8 @@ fn job(app: &App, state: &mut State, ctx: &Context, wanted: Wanted, id: String, 
             state.file(&ctx.project, name, now).map_or(0, |file| run::count_rows(&file.bytes))
         }
     };
+    let is_missing = |name: &String| state.file(&ctx.project, name, now).is_none();
+    let without_input = matches!(&wanted.input, Input::File(name) if is_missing(name));
     let job_lag = fired
         .as_ref()
         .and_then(|fired| fired.action.list_lag_ms.map(|lag| lag.pick_nanos(fired.seed, &fired.word)));
@@ -104,7 +106,7 @@ fn job(app: &App, state: &mut State, ctx: &Context, wanted: Wanted, id: String, 
         cancelled_at: None,
         cancel_asked: None,
         deleted_at: None,
-        without_input: false,
+        without_input,
         bytes: None,
         rows,
         successful: 0,

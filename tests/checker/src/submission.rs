@@ -105,6 +105,10 @@ fn fenced(case: &Case<'_>, report: &mut Report) {
     let lag = case.bounds.window(LISTING_LAG);
     let posts = &case.ledger.posts;
     for (at, post) in posts.iter().enumerate() {
+        // One that was under way for long, or whose sender was: it can do nothing itself.
+        if case.ledger.file_deleted(&post.file).is_some_and(|gone| gone <= post.arrived) {
+            continue;
+        }
         let earlier = posts[..at].iter().filter(|p| p.marker.key == post.marker.key && p.file != post.file);
         let open =
             earlier.filter(|p| !(p.is_refused() && p.ended.is_some_and(|ended| ended <= post.arrived)));

@@ -233,6 +233,20 @@ fn i4_the_next_request_comes_when_the_last_one_is_harmless() {
     .holds();
 }
 
+/// The sender of the first attempt was stopped, and its request comes when the second one has long been recorded.
+#[test]
+fn i4_a_late_request_is_harmless_without_its_file() {
+    let zombie = |file_deleted| {
+        doubtful(|s| {
+            posts(s).next().unwrap()["call"] = json!("batches.list");
+            s.evidence.ledger["deleted_files"][0]["deleted"] = json!(at(file_deleted));
+            s.post(16.0, 1, "files/gb-k-a", Some(403), None);
+        })
+    };
+    zombie(5.5).holds();
+    zombie(16.5).breaks("I4", "its file was there");
+}
+
 #[test]
 fn i5_every_job_is_accounted_for() {
     let left = |change: fn(&mut Sample)| {

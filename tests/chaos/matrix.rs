@@ -2,16 +2,13 @@
 //! `MATRIX=full`.
 
 use std::collections::BTreeSet;
-use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
-use futures::{FutureExt, StreamExt};
 use gemini_operator::batch::points;
 
 use crate::run::{Action, Case, Post, run};
+use crate::side_by_side::side_by_side;
 
-/// Cases mostly wait, so more of them than cores run side by side.
-const SIDE_BY_SIDE: usize = 12;
 const SIDES: [&str; 2] = ["before", "after"];
 /// Late executions come before the fence and after it by turns: one value of the matrix.
 const POSTS: [Post; 6] =
@@ -67,7 +64,7 @@ fn pairwise() -> Vec<Case> {
         let gain = |case: &Case| pairs(case).iter().filter(|pair| open.contains(*pair)).count();
         // The first of the best, so that every run has the same.
         let best = all.iter().rev().max_by_key(|case| gain(case)).copied().expect("there are cases");
-        pairs(&best).iter().for_each(|pair| _ = open.remove(pair));
+        open.retain(|pair| !pairs(&best).contains(pair));
         chosen.push(best);
     }
     chosen
@@ -92,49 +89,25 @@ fn recovery(actions: &[Action]) -> Vec<Case> {
 }
 
 fn cases() -> Vec<Case> {
-    let all = match std::env::var("MATRIX").unwrap_or_default().as_str() {
+    match std::env::var("MATRIX").unwrap_or_default().as_str() {
         "" => [pairwise(), recovery(&[Action::Kill, Action::Stop])].concat(),
         "full" => [full(), recovery(&Action::ALL)].concat(),
         other => panic!("MATRIX={other}: it is `full`, or not given"),
-    };
-    // One case by (a part of) its name.
-    let only = std::env::var("CASE").unwrap_or_default();
-    all.into_iter().filter(|case| case.to_string().contains(&only)).collect()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_job_whatever_dies_wherever() {
-    let cases = cases();
-    assert!(!cases.is_empty(), "CASE names no case");
-    let (begun, total) = (Instant::now(), cases.len());
-    println!("{total} cases, {SIDE_BY_SIDE} side by side");
-    let mut running = futures::stream::iter(cases.clone())
-        .map(async |case| (case, AssertUnwindSafe(run(&case)).catch_unwind().await))
-        .buffer_unordered(SIDE_BY_SIDE);
-    let (mut times, mut failed) = (vec![], vec![]);
-    while let Some((case, ended)) = running.next().await {
-        match ended {
-            Ok(took) => times.push(took),
-            Err(panic) => failed.push((case, words(&*panic))),
-        }
-        let done = times.len() + failed.len();
-        if done % 20 == 0 || done == total {
-            println!("{done}/{total} after {:.0?}, {} failed", begun.elapsed(), failed.len());
-        }
-    }
-    drop(running);
+    let begun = Instant::now();
+    let mut times = side_by_side("chaos", cases(), run).await;
     times.sort();
     println!(
-        "chaos: cases {total}, failed {}, from the fault to the end of the batch p50 {:.1?} p99 {:.1?}, in {:.0?}",
-        failed.len(),
+        "chaos: {} cases, duplicates 0, lost 0, from the fault to the end of the batch p50 {:.1?}, p99 {:.1?}; {:.0?} in all",
+        times.len(),
         percentile(&times, 50),
         percentile(&times, 99),
         begun.elapsed(),
     );
-    for (case, words) in &failed {
-        println!("FAILED {case}: {}", words.lines().next().unwrap_or_default());
-    }
-    assert!(failed.is_empty(), "{} of {total} cases", failed.len());
 }
 
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
@@ -142,11 +115,6 @@ fn percentile(sorted: &[Duration], percent: usize) -> Duration {
         .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
         .copied()
         .unwrap_or_default()
-}
-
-fn words(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked").to_owned()
 }
 
 /// A case ends well only if its process has met its point: so a place that no case names was never met.

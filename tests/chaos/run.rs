@@ -16,7 +16,7 @@ pub const DIVISOR: u32 = 300;
 /// nothing divides).
 pub const PAUSE: Duration = Duration::from_secs(9);
 pub const BATCH: &str = "tickets";
-const ROWS: usize = 2;
+pub const ROWS: usize = 2;
 
 /// What the process does to itself at the crash point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -301,9 +301,10 @@ pub async fn nothing_left(bed: &Bed) {
     left.await.expect("nothing of ours is left at Gemini");
 }
 
-/// As many jobs were ever made as there are batches, and each row was paid once.
+/// As many jobs were ever made as there are batches, and each row was paid once; and whatever else must hold.
 pub async fn one_job_each(bed: &Bed, batches: usize, rows: usize) {
     let ledger = bed.ledger().await;
     let paid = (ledger.jobs().len(), ledger.rows_paid());
     assert_eq!(paid, (batches, rows as u64), "jobs, paid rows: {:#?}", ledger.jobs());
+    bed.assert_invariants().await;
 }

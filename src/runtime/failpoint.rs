@@ -125,10 +125,20 @@ fn act(point: &Armed) {
     }
 }
 
-/// By the shell: the standard library sends no signals.
+/// SIGSTOP is taken by one thread, which tells the others: until then, this one would go on past its point.
+const SIGNAL: &str = r#"
+kill -s "$0" "$1" || exit 1
+[ "$0" = STOP ] || exit 0
+tries=0
+until grep -q '^State:[[:space:]]*T' "/proc/$1/status"; do
+  tries=$((tries + 1)); [ "$tries" -lt 1000 ] || exit 1
+  sleep 0.01
+done"#;
+
+/// By the shell: the standard library sends no signals. Returns when it has worked.
 fn signal(name: &str) -> std::io::Result<ExitStatus> {
     let process = std::process::id().to_string();
-    Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &process]).status()
+    Command::new("sh").args(["-c", SIGNAL, name, &process]).status()
 }
 
 #[cfg(test)]

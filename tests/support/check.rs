@@ -1,6 +1,6 @@
 //! What the checker says of a bed: everything that the run left behind, judged apart from the operator's own code.
 //!
-//! `GEMINI_OPERATOR_EVIDENCE=DIR` keeps the evidence of a run that does not hold, for
+//! `GEMINI_OPERATOR_EVIDENCE=DIR` keeps the evidence, for
 //! `gemini-operator-checker --ledger DIR/NAMESPACE/ledger.json …`.
 
 use std::fs;
@@ -45,9 +45,7 @@ impl Room {
         for unjudged in &report.unjudged {
             eprintln!("{}: not judged: {unjudged}", self.namespace);
         }
-        if !report.violations.is_empty()
-            && let Some(dir) = std::env::var_os("GEMINI_OPERATOR_EVIDENCE")
-        {
+        if let Some(dir) = std::env::var_os("GEMINI_OPERATOR_EVIDENCE") {
             self.keep(&evidence, PathBuf::from(dir).join(&self.namespace));
         }
         report
@@ -72,7 +70,6 @@ impl Room {
         for (name, text) in files {
             fs::write(dir.join(name), text).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
         }
-        eprintln!("{}: the evidence is kept in {}", self.namespace, dir.display());
     }
 }
 

@@ -166,11 +166,15 @@ impl Life {
         self.statuses.iter().find(has).map(|w| w.received)
     }
 
-    /// Its statuses, each with the one before; the first after a reset has none.
+    /// Its statuses, each with the one before. The first after a reset has none, nor has one after a write of which nobody
+    /// knows whether it was applied.
     pub fn steps(&self) -> impl Iterator<Item = (Option<&Written>, &Written)> {
         self.statuses.iter().enumerate().map(|(at, now)| {
             let before = at.checked_sub(1).map(|at| &self.statuses[at]);
             let before = before.filter(|_| !now.is_reset && !now.is_anew);
+            let before = before.filter(|before| {
+                !self.uncertain.iter().any(|w| before.received <= w.received && w.received <= now.received)
+            });
             (before.filter(|w| !w.is_reset), now)
         })
     }

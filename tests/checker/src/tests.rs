@@ -139,6 +139,16 @@ fn i2_attempts_only_grow_one_after_the_other() {
         sample.stage(2.0).intend(3.0, 1, A).submission(4.0, "Abandoned").submission(5.0, then);
         sample
     };
+    // What stood in between is known as little as whether it stood.
+    let between = |code: u64| {
+        let mut sample = Sample::new();
+        sample.stage(2.0).intend(3.0, 1, A).submission(4.0, "Abandoned");
+        sample.evidence.audit.as_mut().unwrap().last_mut().unwrap()["responseStatus"]["code"] = json!(code);
+        sample.intend(5.0, 2, B);
+        sample
+    };
+    between(504).holds();
+    between(409).breaks("I2", "attempt 2 began while attempt 1 was Pending");
     closed("Recorded").holds();
     closed("Fenced").breaks("I2", "from Abandoned to Fenced");
     whole(|s| {

@@ -200,7 +200,8 @@ fn no_file_is_deleted_before_the_key_that_could_see_a_job_has_looked() {
     story.passed = Duration::from_mins(20);
     let uptime = UPTIME + story.passed;
     // No listing is due, and a try to prove the fence is.
-    story.memory.watch(Some(&run), uptime);
+    let now = crate::controller::after(story.start, story.passed);
+    story.memory.watch(Some(&run), now, uptime);
     story.memory.listed(uptime);
     story.memory.unproven = Some(uptime - story.world.timing.listing_spacing);
     story.pass();

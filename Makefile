@@ -31,8 +31,7 @@ test: ## All tests, on a real control plane and, where that is possible, on a re
 	@testenv/check.sh
 	@$(MAKE) --no-print-directory model
 	@$(MAKE) --no-print-directory e2e-node
-	@testenv/controlplane.sh > /dev/null
-	@testenv/kubectl.sh > /dev/null
+	@$(MAKE) --no-print-directory chaos
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} cargo test --locked --workspace --no-fail-fast
 
 # Before the other tests, so that the last lines of `make test` are those of the test runner. 77: no node can run here;
@@ -40,6 +39,13 @@ test: ## All tests, on a real control plane and, where that is possible, on a re
 .PHONY: e2e-node
 e2e-node: ## The chart on a real node with real pods (Linux, root; skipped elsewhere).
 	@testenv/node/tests.sh || [ $$? -eq 77 ]
+
+# Tests with a case of their own for each crash point: progress is shown, as they take minutes.
+.PHONY: chaos
+chaos: ## Processes that die at each step of the protocol. MATRIX=full: all 1 248 cases. CASE=…: some.
+	@testenv/controlplane.sh > /dev/null
+	@testenv/kubectl.sh > /dev/null
+	MATRIX='$(MATRIX)' CASE='$(CASE)' cargo test --quiet --locked --workspace --features failpoints --test chaos -- --nocapture
 
 .PHONY: model
 model: ## The submission protocol, explored state by state. FULL=1: all of it, an hour and 12 GB.
@@ -62,6 +68,7 @@ fmt: ## Format the code.
 lint: ## Format check, clippy, dependency rules.
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --workspace --features failpoints --lib --bins --test chaos --test cli -- -D warnings
 	@$(MAKE) --no-print-directory $(CARGO_DENY)
 	$(CARGO_DENY) --all-features check bans licenses sources
 

@@ -19,6 +19,10 @@ const USER_AGENT: &str = concat!("gemini-operator/", env!("CARGO_PKG_VERSION"));
 
 fn main() -> ExitCode {
     crypto::install();
+    #[cfg(feature = "failpoints")]
+    if let Err(message) = gemini_operator::batch::points::install() {
+        return fail(&message, USAGE);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // A wrong flag; asking for help or for the version is no mistake and clap answers it.

@@ -150,3 +150,34 @@ fn a_cluster_that_is_not_there_is_named() {
     assert_eq!(status, 1);
     assert!(said.contains("127.0.0.1") && said.contains("KUBECONFIG"), "{said}");
 }
+
+/// Crash points and the switches that break the protocol are for tests: without their feature, nothing of them is in the
+/// program. With it they are, so this test knows what it looks for.
+#[test]
+fn crash_points_are_in_the_program_only_with_their_feature() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_gemini-operator")).unwrap();
+    let source = include_str!("../src/batch/points.rs");
+    let names: Vec<&str> = source.split('"').skip(1).step_by(2).filter(|text| text.contains('-')).collect();
+    assert!(names.contains(&"c0-identity") && names.contains(&"d1-release"), "{names:?}");
+    for name in
+        names.into_iter().chain(["GEMINI_OPERATOR_FAIL", "GEMINI_OPERATOR_BREAK", "failpoint reached"])
+    {
+        let found = memchr::memmem::find(&program, name.as_bytes()).is_some();
+        assert_eq!(found, cfg!(feature = "failpoints"), "{name}");
+    }
+}
+
+/// A fault that never fires proves nothing, so a misspelt one is told at once.
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_crash_point_that_does_not_exist_ends_the_process() {
+    for (variable, value) in [("GEMINI_OPERATOR_FAIL", "c99.before=kill"), ("GEMINI_OPERATOR_BREAK", "law")] {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_gemini-operator")).arg("crd").env(variable, value).output();
+        let output = output.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.starts_with(&format!("gemini-operator: {variable}: ")), "{said}");
+        assert!(said.contains("no such") && said.lines().count() == 1, "{said}");
+    }
+}

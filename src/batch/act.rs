@@ -9,6 +9,7 @@ use super::files::{self, Condition};
 use super::observe::Found;
 use super::observed::Observed;
 use super::plan::{Step, newest_run};
+use super::points::{Point, around, to_fence};
 use super::submission::{attempt, is_restored};
 use super::{Subject, deliver, record};
 use crate::api::SUBMIT_KEY_ANNOTATION;
@@ -30,7 +31,7 @@ pub async fn act(subject: &mut Subject<'_>, step: Step, seen: Observed, found: F
     }
     if let Step::Claim { annotation } = &step {
         let annotation = Some((SUBMIT_KEY_ANNOTATION, annotation.as_str()));
-        subject.batch = claim(&subject.api, &subject.batch, annotation).await?;
+        subject.batch = around(Point::Claim, claim(&subject.api, &subject.batch, annotation)).await?;
         return Ok(());
     }
     // Every other step is planned with a key in hand.
@@ -42,7 +43,10 @@ pub async fn act(subject: &mut Subject<'_>, step: Step, seen: Observed, found: F
             let staged = Box::pin(stage(subject, &key, &seen, found));
             settle(bounded("the upload", limit, interrupted, staged).await?, subject).await
         }
-        Step::Fence { files } => fence(subject, &key, &files, &seen).await,
+        Step::Fence { files } => {
+            let gone = around(Point::Fence, prove_gone(subject, &key, to_fence(&files))).await?;
+            fence(subject, &key, gone, &seen).await
+        }
         Step::Reap { names } => reap(subject, &key, &names).await,
         Step::Cancel { remote } => cancel(subject, &key, &remote).await,
         Step::Deliver { .. } => {
@@ -97,7 +101,8 @@ async fn stage(subject: &mut Subject<'_>, key: &ApiKey, seen: &Observed, found: 
     getrandom::fill(&mut nonce).map_err(|e| Error::Source(format!("no random numbers: {e}")))?;
     let name = submit::file_name(&identity.submit_key, nonce);
     let display_name = format!("{}.{}", subject.namespace(), subject.name());
-    let file = subject.ctx.gemini.upload(key, &name, &display_name, rendered.bytes.into()).await?;
+    let upload = subject.ctx.gemini.upload(key, &name, &display_name, rendered.bytes.into());
+    let file = around(Point::Upload, upload).await?;
     let condition = files::condition(&file, facts.bytes, &facts.sha256);
     if let Condition::Damaged(message) = condition {
         // It has no use, and a name that is never taken again. That it cannot be removed now is no second problem.
@@ -113,7 +118,7 @@ async fn stage(subject: &mut Subject<'_>, key: &ApiKey, seen: &Observed, found: 
         subject.ctx.batch_memory.update(&subject.uid(), |m| m.uploaded = Some(file.name));
     }
     let status = record::staged(&subject.batch, facts, staged, Timestamp::now());
-    match subject.write(status).await {
+    match around(Point::Stage, subject.write(status)).await {
         // Another controller staged first, and its file is the one: this one belongs to nobody.
         Err(Error::Conflict) => {
             subject.reread().await?;
@@ -127,30 +132,41 @@ async fn stage(subject: &mut Subject<'_>, key: &ApiKey, seen: &Observed, found: 
     }
 }
 
-/// Makes sure that the request of a fenced attempt can do nothing any more: its input file goes, and is proven gone.
-async fn fence(
-    subject: &mut Subject<'_>,
+/// Deletes the input files of a fenced attempt, so that its request can do nothing any more; how each of them is known
+/// to be gone, `None` if one may be there still.
+async fn prove_gone(
+    subject: &Subject<'_>,
     key: &ApiKey,
     files: &[String],
-    seen: &Observed,
-) -> Result<(), Error> {
-    let ctx = subject.ctx;
-    let Some(run) = newest_run(&subject.batch) else { return Ok(()) };
-    let memory = ctx.batch_memory.get(&subject.uid());
-    let attempt = attempt(run, seen, &memory, &subject.env(Timestamp::now(), ""));
+) -> Result<Option<Deletion>, Error> {
+    let gemini = &subject.ctx.gemini;
     let mut deletion = Some(Deletion::Deleted);
     for file in files {
-        match ctx.gemini.delete_file(key, file).await {
+        match gemini.delete_file(key, file).await {
             Ok(()) => {}
             // Gone already, or not visible to this key: a complete listing tells.
             Err(e) if e.class == Class::NotFound => deletion = None,
             Err(e) => return Err(e.into()),
         }
     }
-    if deletion.is_none() || is_restored(run) {
-        let left = files::with_prefix(&ctx.gemini, key, &submit::file_prefix(subject.submit_key())).await?;
+    if deletion.is_none() || newest_run(&subject.batch).is_some_and(is_restored) {
+        let left = files::with_prefix(gemini, key, &submit::file_prefix(subject.submit_key())).await?;
         deletion = (!files.iter().any(|file| left.contains(file))).then_some(Deletion::NotListed);
     }
+    Ok(deletion)
+}
+
+/// Writes down whether the fence stands.
+async fn fence(
+    subject: &mut Subject<'_>,
+    key: &ApiKey,
+    deletion: Option<Deletion>,
+    seen: &Observed,
+) -> Result<(), Error> {
+    let ctx = subject.ctx;
+    let Some(run) = newest_run(&subject.batch) else { return Ok(()) };
+    let memory = ctx.batch_memory.get(&subject.uid());
+    let attempt = attempt(run, seen, &memory, &subject.env(Timestamp::now(), ""));
     let (now, fingerprint) =
         (Timestamp::now(), ctx.secret.fingerprint(secrecy::ExposeSecret::expose_secret(key)));
     let status = if deletion.is_some_and(|deletion| submit::proves(&attempt, deletion)) {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use kube::Resource;
 
 use super::plan::{claim_of, is_ours, newest_run};
+use super::points::{Point, around};
 use super::{Subject, files};
 use crate::api::SUBMIT_KEY_ANNOTATION;
 use crate::api::batch::{DeletionPolicy, Run, Submission};
@@ -33,7 +34,8 @@ pub async fn pass(subject: &mut Subject<'_>) -> Result<Next, Error> {
     if subject.batch.spec.deletion_policy != DeletionPolicy::Orphan {
         let deadline = deadline(subject);
         let limit = until(deadline, Timestamp::now()).max(LAST_LOOK);
-        let work = tokio::time::timeout(limit, Box::pin(dismantle(subject))).await;
+        let work = Box::pin(around(Point::Cleanup, dismantle(subject)));
+        let work = tokio::time::timeout(limit, work).await;
         let again = match work.unwrap_or(Err(Error::TooSlow("the removal at Gemini", limit))) {
             Ok(Progress::Done) => None,
             Ok(Progress::Again(pause)) => Some((pause, "Gemini has not finished with the job".to_owned())),
@@ -51,7 +53,7 @@ pub async fn pass(subject: &mut Subject<'_>) -> Result<Next, Error> {
             }
         }
     }
-    release(&subject.api, &subject.batch).await?;
+    around(Point::Release, release(&subject.api, &subject.batch)).await?;
     subject.ctx.batch_memory.forget(&subject.uid());
     Ok(Next::Await)
 }

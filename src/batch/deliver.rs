@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use super::Subject;
 use super::plan::newest_run;
+use super::points::{Point, around};
 use super::record::{self, Delivery};
 use crate::api::GeminiBatch;
 use crate::api::batch::{GeminiBatchStatus, Run};
@@ -29,15 +30,16 @@ pub async fn deliver(subject: &mut Subject<'_>, key: &ApiKey) -> Result<(), Erro
         return Ok(());
     }
     let requests = source(subject).await?;
-    let (harvest, expire) = match fetch(subject, key, &file, requests.as_deref(), &job).await? {
+    let fetched = around(Point::Fetch, fetch(subject, key, &file, requests.as_deref(), &job)).await?;
+    let (harvest, expire) = match fetched {
         Fetched::Whole(harvest, expire) => (harvest, expire),
         Fetched::Gone => return gone(subject, &file).await,
     };
     let publication = sink::compose(requests.as_deref(), &harvest, &facts(subject, &job));
     let name = subject.batch.sink_name();
-    let published =
-        sink::publish(&subject.ctx.client, subject.namespace(), &name, subject.name(), &publication).await;
-    match published {
+    let publish =
+        sink::publish(&subject.ctx.client, subject.namespace(), &name, subject.name(), &publication);
+    match around(Point::Sink, publish).await {
         Ok(published) => finish(subject, &job, &harvest, &published, expire).await,
         Err(error) => refused(subject, &error).await,
     }
@@ -101,7 +103,7 @@ async fn conclude(
 ) -> Result<(), Error> {
     for _ in 0..MAX_CONFLICTS {
         let before = subject.batch.clone();
-        match subject.write(status(&before)).await {
+        match around(Point::Commit, subject.write(status(&before))).await {
             Err(Error::Conflict) => subject.reread().await?,
             other => return other,
         }

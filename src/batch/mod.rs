@@ -11,6 +11,7 @@ mod memory;
 mod observe;
 mod observed;
 mod plan;
+pub mod points;
 mod post;
 mod record;
 mod schedule;
@@ -35,6 +36,7 @@ use crate::controller::{
 };
 use crate::submit;
 use plan::{Env, Plan, Step};
+use points::around;
 
 /// Passes in one reconcile; a batch needs about nine from nothing to its recorded job.
 const MAX_PASSES: usize = 20;
@@ -140,7 +142,7 @@ async fn pass(subject: &mut Subject<'_>) -> Result<Next, Error> {
     }
     let counted = |batch: &GeminiBatch| plan::newest_run(batch).and_then(|run| run.listings.clone());
     let before = counted(&subject.batch);
-    subject.write(status).await?;
+    around(points::of_write(&subject.batch, &status), subject.write(status)).await?;
     if counted(&subject.batch) != before {
         ctx.batch_memory.update(&uid, |m| m.counted(ctx.uptime()));
     }

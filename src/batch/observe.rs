@@ -9,6 +9,7 @@ use super::observed::{
     InputFacts, InputProblem, JobFacts, Listed, ModelFacts, Observed, SinkProblem, Tracking,
 };
 use super::plan::{Needs, claim_of, newest_run};
+use super::points::{Point, around};
 use super::schedule::is_terminal;
 use crate::api::batch::{Run, Submission, WebhookMode};
 use crate::api::condition::{batch_type, is_true, webhook_type};
@@ -186,7 +187,7 @@ async fn look(
         return Ok(JobFacts::Gone);
     };
     let event = subject.batch.status.as_ref().and_then(|s| s.last_event.as_ref()).map(|e| e.id.clone());
-    let facts = match ctx.gemini.get_batch(key, &name).await {
+    let facts = match around(Point::Look, ctx.gemini.get_batch(key, &name)).await {
         Ok(job) => JobFacts::Found(Box::new(job)),
         Err(e) if e.class == Class::NotFound => {
             // It counts as a look, so that the next one keeps its distance, but nothing was learnt from it.

@@ -14,8 +14,8 @@ use super::memory::Memory;
 use super::observed::{JobFacts, Observed, Tracking};
 use super::record::is_refused;
 use super::schedule::{
-    doubt_listing_due, duplicates_watch, ended, is_terminal, look, past_since, pause_left, rested, sweep_due,
-    tracking,
+    doubt_listing_due, duplicates_watch, ended, is_terminal, look, past_since, pause_left,
+    proof_listing_since, rested, sweep_due, tracking,
 };
 use super::submission::{is_restored, restored_run, submission};
 use crate::api::SUBMIT_KEY_ANNOTATION;
@@ -147,7 +147,9 @@ pub fn needs(batch: &GeminiBatch, memory: &Memory, env: &Env<'_>) -> Needs {
             }
             Submission::Pending | Submission::Fenced | Submission::Quarantined => Needs {
                 credentials: true,
-                listing_since: Some(doubt_listing_due(run, memory, env)).filter(|since| *since <= env.now),
+                listing_since: Some(doubt_listing_due(run, memory, env))
+                    .filter(|since| *since <= env.now)
+                    .or_else(|| proof_listing_since(run, memory, env)),
                 files: is_restored(run) && run.submission == Submission::Pending,
                 ..Needs::default()
             },

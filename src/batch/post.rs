@@ -9,6 +9,7 @@ use kube::Api;
 use secrecy::ExposeSecret;
 
 use super::plan::newest_run;
+use super::points::{Point, after, around, before};
 use super::{Subject, record, write};
 use crate::api::GeminiBatch;
 use crate::api::batch::{GeminiBatchStatus, Run};
@@ -62,7 +63,7 @@ impl Attempt {
         self.ctx.gates.enter(&self.fingerprint).map_err(Error::Gated)?;
         // Whether the intent is durable is all that counts, also when the answer to the write was lost or says that
         // somebody wrote in between: that may have been this very write, repeated on the way.
-        match write(&self.ctx, &self.api, &self.batch, status).await {
+        match around(Point::Intent, write(&self.ctx, &self.api, &self.batch, status)).await {
             Ok(batch) => self.batch = batch,
             Err(error) => {
                 self.batch = self.api.get(self.name()).await?;
@@ -73,7 +74,9 @@ impl Attempt {
         }
         let Some(run) = newest_run(&self.batch).cloned() else { return Ok(()) };
         let verdict = self.send(&run).await;
+        before(Point::Answer);
         self.learn(&verdict);
+        after(Point::Answer);
         self.record(&verdict).await;
         Ok(())
     }
@@ -83,6 +86,7 @@ impl Attempt {
     }
 
     async fn send(&self, run: &Run) -> Verdict {
+        before(Point::Gate);
         if self.read.elapsed() > self.ctx.timing.submit_gate {
             return Verdict::No(Refusal::NotSent(
                 "the process was too slow between reading and sending".into(),
@@ -91,15 +95,16 @@ impl Attempt {
         if self.ctx.shutdown.is_cancelled() {
             return Verdict::No(Refusal::NotSent("the process was asked to stop".into()));
         }
+        after(Point::Gate);
         let (gemini, model) = (&self.ctx.gemini, &self.batch.spec.model);
-        let verdict =
-            classify(match gemini.create_batch(&self.key, model, &run.marker, &run.input_file).await {
-                gemini::PostEnd::NotSent(why) => PostEnd::NotSent(why),
-                gemini::PostEnd::Broken(why) => PostEnd::Broken(why),
-                gemini::PostEnd::Answer { status, retry_after, body } => {
-                    PostEnd::Answer { status, retry_after, body }
-                }
-            });
+        let post = gemini.create_batch(&self.key, model, &run.marker, &run.input_file);
+        let verdict = classify(match around(Point::Post, post).await {
+            gemini::PostEnd::NotSent(why) => PostEnd::NotSent(why),
+            gemini::PostEnd::Broken(why) => PostEnd::Broken(why),
+            gemini::PostEnd::Answer { status, retry_after, body } => {
+                PostEnd::Answer { status, retry_after, body }
+            }
+        });
         if let Verdict::Yes(job) = &verdict {
             // Once, in case it can never be recorded.
             tracing::info!(object = %self.name(), remote = %job, "job submitted");
@@ -169,7 +174,7 @@ impl Attempt {
         let Some(status) = record::posted(&current, &self.nonce, verdict, Timestamp::now()) else {
             return Ok(());
         };
-        write(&self.ctx, &self.api, &current, status).await.map(drop)
+        around(Point::Record, write(&self.ctx, &self.api, &current, status)).await.map(drop)
     }
 }
 

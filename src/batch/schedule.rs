@@ -121,6 +121,15 @@ pub fn proof_pause(memory: &Memory, env: &Env<'_>) -> Duration {
     })
 }
 
+/// How old a listing may be for a proof that is about to be tried. There must be one by the key that tries: with another key
+/// the job may not have shown, and it would lose its input file. As a rule it is the one that led to the fence.
+pub fn proof_listing_since(run: &Run, memory: &Memory, env: &Env<'_>) -> Option<Timestamp> {
+    let is_tried = run.submission == Submission::Fenced
+        && run.fenced_time.is_none()
+        && proof_pause(memory, env).is_zero();
+    is_tried.then(|| before(env.now, env.timing.listing_spacing))
+}
+
 /// Until when jobs of closed attempts are looked for, if any attempt was closed: whoever said that there is none may
 /// have been wrong.
 pub fn duplicates_watch(status: &GeminiBatchStatus, env: &Env<'_>) -> Option<Timestamp> {

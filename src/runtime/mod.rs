@@ -3,6 +3,8 @@
 
 pub mod admin;
 pub mod crypto;
+#[cfg(feature = "failpoints")]
+pub mod failpoint;
 pub mod kube_client;
 pub mod listen;
 pub mod readiness;

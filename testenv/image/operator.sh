@@ -25,6 +25,12 @@ program=$(cargo rustc --locked --profile "$profile" --package gemini-operator --
   "$testenv/executable.py" gemini-operator)
 # The same path holds the program of a plain `cargo build`; one that ran at the same time may have replaced it.
 [[ $(readelf --program-headers "$program") != *INTERP* ]] || die "$program is not static: is another cargo at work in its folder?"
+# Crash points and the switches that break the protocol are for tests: nothing of them may be installed.
+points=$(grep --only-matching --extended-regexp '"[cdr][0-9]+-[a-z-]+"' src/batch/points.rs | tr -d '"')
+[[ $points == *c0-identity*d1-release* ]] || die "the names of the crash points are not in src/batch/points.rs"
+found=$(grep --only-matching --text --fixed-strings --file=- "$program" \
+  <<<"$points"$'\nGEMINI_OPERATOR_FAIL\nGEMINI_OPERATOR_BREAK' || [[ $? -eq 1 ]])
+[[ -z $found ]] || die "$program is built with the feature failpoints: it has ${found//$'\n'/, }"
 
 folder=$(dirname "$(dirname "$program")")/image
 mkdir -p "$folder"

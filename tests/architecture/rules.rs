@@ -53,6 +53,9 @@ const PURE: Crates = Crates::Only(&[
 /// What both kinds of resources are made of.
 const WORKSHOP: &[&str] = &["api", "gemini", "submit", "rows", "source", "sink", "controller"];
 
+const BATCH: &[&str] =
+    &["api", "gemini", "submit", "rows", "source", "sink", "controller", "runtime::failpoint"];
+
 const ROOMS: [Room; 13] = [
     // Types only.
     Room {
@@ -65,7 +68,8 @@ const ROOMS: [Room; 13] = [
     Room { path: "rows", rooms: &[], crates: PURE },
     Room { path: "source", rooms: &["api", "rows"], crates: Crates::AllBut(&["reqwest", "axum"]) },
     Room { path: "sink", rooms: &["api", "rows"], crates: Crates::AllBut(&["reqwest", "axum"]) },
-    Room { path: "batch", rooms: WORKSHOP, crates: Crates::AllBut(&["reqwest", "axum"]) },
+    // Its crash points need the mechanism, and nothing else of the process.
+    Room { path: "batch", rooms: BATCH, crates: Crates::AllBut(&["reqwest", "axum"]) },
     Room { path: "webhook", rooms: WORKSHOP, crates: Crates::AllBut(&["reqwest", "axum"]) },
     Room {
         path: "controller",
@@ -215,6 +219,11 @@ mod tests {
                 "src/batch/act.rs",
                 "crate::webhook::x();",
                 "src/batch/act.rs:1: batch must not know webhook::x",
+            ),
+            (
+                "src/batch/points.rs",
+                "use crate::runtime::{failpoint, shutdown};",
+                "src/batch/points.rs:1: batch must not know runtime",
             ),
             (
                 "src/runtime/tls.rs",

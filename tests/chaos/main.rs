@@ -7,5 +7,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod keys;
 mod matrix;
+mod run;
+mod side_by_side;
 mod sieve;
+mod zombie;

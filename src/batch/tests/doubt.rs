@@ -188,6 +188,26 @@ fn another_key_stops_it_and_the_right_one_lets_it_go_on() {
     assert!(message.contains("kubectl annotate geminibatch tickets"), "{message}");
 }
 
+/// The listings so far were made with a key that sees nothing: with the right one back, the job is looked for before its
+/// input file goes.
+#[test]
+fn no_file_is_deleted_before_the_key_that_could_see_a_job_has_looked() {
+    let mut story = Story::new(|world| pending(world, Duration::ZERO));
+    story.batch.status.as_mut().unwrap().runs[0].submission = Submission::Fenced;
+    let run = story.batch.status.as_ref().unwrap().runs[0].clone();
+    let job = Job { name: "batches/1".into(), created: 1, attempt: Some(1) };
+    story.jobs = vec![job];
+    story.passed = Duration::from_mins(20);
+    let uptime = UPTIME + story.passed;
+    // No listing is due, and a try to prove the fence is.
+    let now = crate::controller::after(story.start, story.passed);
+    story.memory.watch(Some(&run), now, uptime);
+    story.memory.listed(uptime);
+    story.memory.unproven = Some(uptime.saturating_sub(story.world.timing.listing_spacing));
+    story.pass();
+    assert_eq!(told(&story), [(1200, "Recorded None")]);
+}
+
 #[test]
 fn an_object_that_came_back_without_status_looks_for_its_job_first() {
     let restored = |world: &World| {

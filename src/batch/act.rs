@@ -13,7 +13,7 @@ use super::submission::{attempt, is_restored};
 use super::{Subject, deliver, record};
 use crate::api::SUBMIT_KEY_ANNOTATION;
 use crate::api::batch::InputFile;
-use crate::controller::{Bounded, Error, bounded, claim};
+use crate::controller::{Bounded, Error, bounded, claim, is_not_found};
 use crate::gemini::{self, ApiKey, Class};
 use crate::submit::{self, Deletion};
 
@@ -113,15 +113,21 @@ async fn stage(subject: &mut Subject<'_>, key: &ApiKey, seen: &Observed, found: 
         subject.ctx.batch_memory.update(&subject.uid(), |m| m.uploaded = Some(file.name));
     }
     let status = record::staged(&subject.batch, facts, staged, Timestamp::now());
-    match subject.write(status).await {
+    let seen = match subject.write(status).await {
+        Err(Error::Conflict) => subject.reread().await,
+        other => other,
+    };
+    let is_recorded = || {
+        let input = subject.batch.status.as_ref().and_then(|status| status.input.as_ref());
+        input.and_then(|input| input.file.as_ref()).is_some_and(|file| file.name == name)
+    };
+    match seen {
         // Another controller staged first, and its file is the one: this one belongs to nobody.
-        Err(Error::Conflict) => {
-            subject.reread().await?;
-            let recorded = subject.batch.status.as_ref().and_then(|s| s.input.as_ref()?.file.as_ref());
-            if recorded.is_none_or(|file| file.name != name) {
-                files::remove(&subject.ctx.gemini, key, &name).await?;
-            }
-            Ok(())
+        Ok(()) if !is_recorded() => Ok(files::remove(&subject.ctx.gemini, key, &name).await?),
+        // The batch is gone, and whoever let it go could not know of this file.
+        Err(Error::Kube(gone)) if is_not_found(&gone) => {
+            files::remove(&subject.ctx.gemini, key, &name).await?;
+            Err(gone.into())
         }
         other => other,
     }

@@ -6,6 +6,7 @@ pub mod crypto;
 pub mod kube_client;
 pub mod listen;
 pub mod readiness;
+pub mod relist;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;

@@ -30,6 +30,8 @@ pub struct Timing {
     pub duplicates_watch: Duration,
     /// How much longer than its timeout a deletion waits until what it may leave is written down.
     pub orphan_patience: Duration,
+    /// What a watch may have missed in the cluster is seen after this long.
+    pub relist: Duration,
     /// A missing or refused API key is read again this often.
     pub secret_reread: Duration,
     /// A refused API key that did not change is tried again this often.
@@ -77,6 +79,7 @@ impl Timing {
             look_again: [secs(30), mins(1), mins(2), mins(5)],
             duplicates_watch: Duration::from_hours(72),
             orphan_patience: secs(30),
+            relist: mins(10),
             secret_reread: mins(1),
             credentials_retry: mins(10),
             file_margin: mins(60),
@@ -112,6 +115,7 @@ impl Timing {
             look_again: p.look_again.map(d),
             duplicates_watch: d(p.duplicates_watch),
             orphan_patience: d(p.orphan_patience),
+            relist: d(p.relist),
             secret_reread: d(p.secret_reread),
             credentials_retry: d(p.credentials_retry),
             file_margin: d(p.file_margin),

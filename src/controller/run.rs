@@ -335,7 +335,11 @@ fn retry(ctx: &Context, error: &Error, failures: u32) -> Action {
     if matches!(error, Error::Conflict) {
         return Action::requeue(Duration::from_millis(100));
     }
-    let own = Timing::pause(ctx.timing.retry, ctx.timing.retry_max, failures.saturating_sub(1));
+    let longest = match error {
+        Error::Kube(_) => ctx.timing.kube_retry_max,
+        _ => ctx.timing.retry_max,
+    };
+    let own = Timing::pause(ctx.timing.retry, longest, failures.saturating_sub(1));
     // Spread by a fifth, so that a hundred batches do not come back in one second.
     let spread = u32::from(getrandom::u32().unwrap_or_default().to_le_bytes()[0]);
     let jittered = own.mul_f64(0.9 + 0.2 * f64::from(spread) / 255.0);

@@ -48,6 +48,8 @@ pub struct Timing {
     /// First pause after any other failure; doubles up to [`Self::retry_max`].
     pub retry: Duration,
     pub retry_max: Duration,
+    /// Longest pause after a failure of the API server: what it held up goes on within a minute of its return.
+    pub kube_retry_max: Duration,
     /// A job that was asked to cancel is looked at this often.
     pub cancel_look: Duration,
     /// A ping that has not arrived by then has failed.
@@ -89,6 +91,7 @@ impl Timing {
             gate_interval_max: mins(10),
             retry: secs(5),
             retry_max: mins(10),
+            kube_retry_max: secs(30),
             cancel_look: secs(10),
             ping_timeout: mins(1),
             ping_pause: mins(1),
@@ -125,6 +128,7 @@ impl Timing {
             gate_interval_max: d(p.gate_interval_max),
             retry: d(p.retry),
             retry_max: d(p.retry_max),
+            kube_retry_max: d(p.kube_retry_max),
             cancel_look: d(p.cancel_look),
             ping_timeout: d(p.ping_timeout),
             ping_pause: d(p.ping_pause),

@@ -2,6 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
+
 use crate::request::Target;
 
 /// One request, in the order of arrival.
@@ -12,6 +14,8 @@ pub struct Request {
     pub code: Option<u16>,
     /// What the API server answered; `None` if the request did not reach it.
     pub forwarded: Option<u16>,
+    /// What a mutating request wants to be kept.
+    pub body: Bytes,
 }
 
 /// One event that the API server sent on a watch.
@@ -39,9 +43,10 @@ pub(crate) struct Logbook(Mutex<Log>);
 
 impl Logbook {
     /// Its number.
-    pub fn arrived(&self, target: &Target) -> usize {
+    pub fn arrived(&self, target: &Target, body: &Bytes) -> usize {
         let mut log = self.lock();
-        log.requests.push(Request { target: target.clone(), code: None, forwarded: None });
+        let body = if target.verb.is_mutating() { body.clone() } else { Bytes::new() };
+        log.requests.push(Request { target: target.clone(), code: None, forwarded: None, body });
         log.requests.len() - 1
     }
 

@@ -1,6 +1,7 @@
 //! Which request, and which of them: a rule. What happens to it: a fault.
 
-use std::sync::{Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -65,6 +66,16 @@ enum Turn {
     Percent(u64, u64),
 }
 
+/// A question about a request, or about an event of a watch, and its body.
+#[derive(Clone)]
+struct Question(Arc<dyn Fn(&Target, &[u8]) -> bool + Send + Sync>);
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
 /// A fault and the requests (or watch events) that it is for.
 #[derive(Clone, Debug)]
 pub struct Rule {
@@ -72,6 +83,7 @@ pub struct Rule {
     resources: Vec<String>,
     namespace: Option<String>,
     name: Option<String>,
+    question: Option<Question>,
     turn: Turn,
     times: u64,
     fault: Fault,
@@ -80,8 +92,16 @@ pub struct Rule {
 impl Rule {
     /// A rule for all requests; for a fault of watch events, all events.
     pub fn new(fault: Fault) -> Self {
-        let turn = Turn::Always;
-        Self { verbs: vec![], resources: vec![], namespace: None, name: None, turn, times: u64::MAX, fault }
+        Self {
+            verbs: vec![],
+            resources: vec![],
+            namespace: None,
+            name: None,
+            question: None,
+            turn: Turn::Always,
+            times: u64::MAX,
+            fault,
+        }
     }
 
     #[must_use]
@@ -107,6 +127,13 @@ impl Rule {
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
+        self
+    }
+
+    /// Only where this is so of the target and the body: of a request what is to be kept, of a watch the event.
+    #[must_use]
+    pub fn only_if(mut self, so: impl Fn(&Target, &[u8]) -> bool + Send + Sync + 'static) -> Self {
+        self.question = Some(Question(Arc::new(so)));
         self
     }
 
@@ -142,12 +169,13 @@ impl Rule {
         self
     }
 
-    fn fits(&self, target: &Target) -> bool {
+    fn fits(&self, target: &Target, body: &[u8]) -> bool {
         let any = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
         (self.verbs.is_empty() || self.verbs.contains(&target.verb))
             && (self.resources.is_empty() || self.resources.contains(&target.resource))
             && any(&self.namespace, &target.namespace)
             && any(&self.name, &target.name)
+            && self.question.as_ref().is_none_or(|question| question.0(target, body))
     }
 }
 
@@ -215,10 +243,10 @@ impl Rules {
     }
 
     /// The fault of the first rule whose turn it is. Every rule that fits counts it.
-    pub fn fault(&self, target: &Target, stage: Stage) -> Option<Fault> {
+    pub fn fault(&self, target: &Target, body: &[u8], stage: Stage) -> Option<Fault> {
         let mut found = None;
         for added in self.lock().iter_mut() {
-            if !added.rule.fault.is_at(stage, target.verb) || !added.rule.fits(target) {
+            if !added.rule.fault.is_at(stage, target.verb) || !added.rule.fits(target, body) {
                 continue;
             }
             added.seen += 1;
@@ -233,7 +261,7 @@ impl Rules {
     /// Whether watches stand still for this target; a standing watch is no event, so nothing is counted.
     pub fn is_frozen(&self, target: &Target) -> bool {
         let frozen = |added: &Added| {
-            matches!(added.rule.fault, Fault::FreezeWatch | Fault::Stale(_)) && added.rule.fits(target)
+            matches!(added.rule.fault, Fault::FreezeWatch | Fault::Stale(_)) && added.rule.fits(target, &[])
         };
         self.lock().iter().any(frozen)
     }
@@ -262,7 +290,7 @@ mod tests {
             dry_run: false,
             metadata_only: false,
         };
-        (1..=count).filter(|_| rules.fault(&target, Stage::Request).is_some()).collect::<Vec<_>>()
+        (1..=count).filter(|_| rules.fault(&target, b"body", Stage::Request).is_some()).collect::<Vec<_>>()
     }
 
     fn drop_request() -> Rule {
@@ -279,6 +307,8 @@ mod tests {
         assert_eq!(fired(drop_request().resources(&["things/status"]), 5), [] as [u64; 0]);
         assert_eq!(fired(drop_request().name("b"), 5), [] as [u64; 0]);
         assert_eq!(fired(drop_request().verbs(&[Verb::List]), 5), [] as [u64; 0]);
+        assert_eq!(fired(drop_request().only_if(|_, body| body == b"body").nth(&[2]), 3), [2]);
+        assert_eq!(fired(drop_request().only_if(|target, _| target.name == "b"), 5), [] as [u64; 0]);
         let third = fired(drop_request().percent(30, 7), 1000).len();
         assert!((250..350).contains(&third), "{third}");
         assert_eq!(fired(drop_request().percent(30, 7), 50), fired(drop_request().percent(30, 7), 50));

@@ -99,7 +99,7 @@ async fn exchange(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Res
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(Body::new(body), BODY_LIMIT).await.map_err(|_| Closed)?;
     let target = Target::of(&parts.method, &parts.uri, &parts.headers, &body);
-    let number = shared.log.arrived(&target);
+    let number = shared.log.arrived(&target, &body);
     let exchange = Exchange { shared: &shared, parts, body, target, number };
     let answer = exchange.run().await;
     let code = answer.as_ref().ok().map(|answer| answer.status().as_u16());
@@ -117,7 +117,7 @@ struct Exchange<'a> {
 
 impl Exchange<'_> {
     async fn run(self) -> Result<Response<Body>, Closed> {
-        match self.shared.rules.fault(&self.target, Stage::Request) {
+        match self.shared.rules.fault(&self.target, &self.body, Stage::Request) {
             Some(Fault::Delay(pause)) => {
                 tokio::time::sleep(pause).await;
                 self.forward().await

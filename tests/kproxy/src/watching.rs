@@ -64,7 +64,7 @@ impl Watch {
             self.thawed(&about).await;
             // Bookmarks and errors are not what happened to an object.
             let happened = matches!(event["type"].as_str(), Some("ADDED" | "MODIFIED" | "DELETED"));
-            let fault = if happened { self.rules.fault(&about, Stage::Event) } else { None };
+            let fault = if happened { self.rules.fault(&about, &line, Stage::Event) } else { None };
             let passed_on = !matches!(fault, Some(Fault::DropEvent | Fault::EndWatch));
             self.log.event(Event {
                 resource: std::mem::take(&mut about.resource),

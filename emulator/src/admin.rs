@@ -95,12 +95,17 @@ fn ledger(app: &App, query: &Query) -> Result<Value, String> {
     };
     let requests = from(&|at| ledger.requests[at].seq, ledger.requests.len());
     let deliveries = from(&|at| ledger.deliveries[at].seq, ledger.deliveries.len());
+    let deleted = from(&|at| ledger.deleted_files[at].seq, ledger.deleted_files.len());
+    let open: Vec<_> = ledger.open.values().collect();
     let jobs: Vec<Value> = state.jobs.values().map(job).collect();
     let counts: Map<String, Value> =
         ledger.counts.iter().map(|(call, count)| (call.name().to_owned(), json!(count))).collect();
     Ok(json!({
         "last": ledger.last(),
+        "taken": rfc3339(crate::clock::real()),
         "requests": &ledger.requests[requests..],
+        "open": open,
+        "deleted_files": &ledger.deleted_files[deleted..],
         "jobs": jobs,
         "rows_paid": ledger.rows_paid,
         "bytes_served": ledger.bytes_served,
@@ -122,7 +127,8 @@ fn job(job: &Job) -> Value {
         "successful_rows": job.successful,
         "failed_rows": job.failed,
         "deleted": job.deleted,
-        "cancel_asked": job.cancelled_at.is_some(),
+        "cancel_asked": job.cancel_asked.is_some(),
+        "billable": !job.without_input,
         "executed_late": job.executed_late,
     });
     if let Input::File(id) = &job.input {
@@ -133,6 +139,11 @@ fn job(job: &Job) -> Value {
     }
     if let Some(ended) = job.ended {
         entry["end_time"] = json!(rfc3339(ended));
+    }
+    for (name, at) in [("cancel_time", job.cancel_asked), ("delete_time", job.deleted_at)] {
+        if let Some(at) = at {
+            entry[name] = json!(rfc3339(at));
+        }
     }
     if let Some(metadata) = job.hook.as_ref().and_then(|hook| hook.user_metadata.as_ref()) {
         entry["user_metadata"] = metadata.clone();
@@ -239,7 +250,8 @@ async fn release(app: &Arc<App>, body: &[u8]) -> Result<Value, String> {
 
 fn expire(app: &App, id: &str) -> Result<Value, String> {
     let id = bare(id);
-    app.state().files.remove(id).map(|_| json!({})).ok_or_else(|| format!("no file files/{id}"))
+    let now = app.now();
+    app.state().remove_file(id, now).then(|| json!({})).ok_or_else(|| format!("no file files/{id}"))
 }
 
 fn webhook_state(app: &App, id: &str, body: &[u8]) -> Result<Value, String> {

@@ -9,7 +9,8 @@ use crate::errors::ApiError;
 use crate::faults::{FinalState, MissingFile};
 use crate::http::{Answer, Context, Reply};
 use crate::jobs::{self, DynamicHook, Input, Job, Output, Phase};
-use crate::json::{field, int, snake};
+use crate::json::{field, get as member, int, snake, text};
+use crate::ledger::Creates;
 use crate::models;
 use crate::page;
 use crate::rows::Kind;
@@ -77,6 +78,8 @@ fn job(app: &App, state: &mut State, ctx: &Context, wanted: Wanted, id: String, 
             state.file(&ctx.project, name, now).map_or(0, |file| run::count_rows(&file.bytes))
         }
     };
+    let is_missing = |name: &String| state.file(&ctx.project, name, now).is_none();
+    let without_input = matches!(&wanted.input, Input::File(name) if is_missing(name));
     let job_lag = fired
         .as_ref()
         .and_then(|fired| fired.action.list_lag_ms.map(|lag| lag.pick_nanos(fired.seed, &fired.word)));
@@ -101,6 +104,9 @@ fn job(app: &App, state: &mut State, ctx: &Context, wanted: Wanted, id: String, 
         hold: fault.hold,
         fault,
         cancelled_at: None,
+        cancel_asked: None,
+        deleted_at: None,
+        without_input,
         bytes: None,
         rows,
         successful: 0,
@@ -199,6 +205,15 @@ fn hook(app: &App, batch: &Map<String, Value>) -> Result<Option<DynamicHook>, Ap
         webhooks::check_uri(app, uri).map_err(|error| ApiError::invalid(error.message))?;
     }
     Ok(Some(DynamicHook { uris, user_metadata: field(config, "userMetadata").cloned() }))
+}
+
+/// What a create asks for, for the ledger: it may be wrong in every other way.
+pub fn creates(body: &[u8]) -> Creates {
+    let Ok(body) = serde_json::from_slice::<Value>(body) else { return Creates::default() };
+    let batch = member(&body, "batch").unwrap_or(&Value::Null);
+    let input = member(batch, "inputConfig").unwrap_or(&Value::Null);
+    let owned = |value: Option<&str>| value.map(str::to_owned);
+    Creates { display_name: owned(text(batch, "displayName")), input_file: owned(text(input, "fileName")) }
 }
 
 /// ProtoJSON refuses fields that it does not know, in either spelling.
@@ -322,6 +337,7 @@ pub fn cancel(app: &App, ctx: &Context) -> Answer {
             });
         }
         Phase::Pending => {
+            job.cancel_asked = Some(now);
             job.phase = Phase::Ended(FinalState::Cancelled);
             job.error = Some(jobs::cancel_error());
             job.ended = Some(now);
@@ -329,6 +345,7 @@ pub fn cancel(app: &App, ctx: &Context) -> Answer {
         }
         Phase::Running => {
             job.cancelled_at.get_or_insert(now);
+            job.cancel_asked.get_or_insert(now);
         }
     }
     state.schedule(&ctx.id);

@@ -257,6 +257,7 @@ fn record(
     let entry = DeliveryEntry {
         seq: 0,
         time: String::new(),
+        ended: String::new(),
         event_type: delivery.event.event_type.clone(),
         batch: delivery.event.batch.clone(),
         webhook,

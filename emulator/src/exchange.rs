@@ -10,12 +10,12 @@ use bytes::Bytes;
 
 use crate::answer::{Closed, respond, served};
 use crate::calls::{Call, Route};
-use crate::clock::{SECOND, http_date};
+use crate::clock::{SECOND, http_date, real, rfc3339};
 use crate::errors::{ApiError, Form, default_message, status_of};
 use crate::faults::{CallFault, Drop, HoldCall};
 use crate::http::{Answer, Context, Reply};
 use crate::json::put;
-use crate::ledger::RequestEntry;
+use crate::ledger::{Creates, OpenEntry, RequestEntry};
 use crate::matcher::{CallFacts, Fired};
 use crate::server::query;
 use crate::state::App;
@@ -30,6 +30,11 @@ pub struct Exchange {
     route: Route,
     ctx: Context,
     refused: Option<ApiError>,
+    arrival: u64,
+    arrived: String,
+    creates: Creates,
+    /// The job that it made.
+    job: Option<String>,
 }
 
 impl Exchange {
@@ -58,8 +63,38 @@ impl Exchange {
             }
             Err(error) => Some(error),
         };
-        let query = parts.uri.query().unwrap_or_default().to_owned();
-        Self { app: Arc::clone(app), method: parts.method.to_string(), path, query, route, ctx, refused }
+        let creates = match route.call {
+            Call::BatchesCreate => batches::creates(&ctx.body),
+            _ => Creates::default(),
+        };
+        let exchange = Self {
+            app: Arc::clone(app),
+            method: parts.method.to_string(),
+            path,
+            query: parts.uri.query().unwrap_or_default().to_owned(),
+            route,
+            ctx,
+            refused,
+            arrival: app.state().ledger.arrival(),
+            arrived: rfc3339(real()),
+            creates,
+            job: None,
+        };
+        exchange.open(false);
+        exchange
+    }
+
+    /// From now on the ledger shows it as under way.
+    fn open(&self, late: bool) {
+        let entry = OpenEntry {
+            arrival: self.arrival,
+            arrived: self.arrived.clone(),
+            call: self.route.call,
+            path: self.path.clone(),
+            creates: self.creates.clone(),
+            late,
+        };
+        self.app.state().ledger.open.insert(self.arrival, entry);
     }
 
     pub async fn run(mut self) -> Result<Response<Body>, Closed> {
@@ -136,6 +171,7 @@ impl Exchange {
             .and_then(|fired| fired.action.execute_late_ms.map(|late| late.pick(fired.seed, &fired.word)));
         let calls = fault.execute_late_calls.unwrap_or(0);
         self.ctx.late = true;
+        self.open(true);
         let response = answer.map(|reply| respond(&reply, fault));
         tokio::spawn(async move {
             let mut seen = self.app.calls.subscribe();
@@ -151,11 +187,14 @@ impl Exchange {
         response.ok_or(Closed)
     }
 
-    fn execute(&self) -> Reply {
+    fn execute(&mut self) -> Reply {
         let answer = match &self.refused {
             Some(error) => Err(error.clone()),
             None => dispatch(&self.app, &self.ctx, &self.route),
         };
+        let made = answer.as_ref().ok().filter(|_| self.route.call == Call::BatchesCreate);
+        let made = made.and_then(|reply| serde_json::from_slice::<serde_json::Value>(&reply.body).ok());
+        self.job = made.and_then(|job| job["name"].as_str().map(str::to_owned));
         answer.unwrap_or_else(|error| error.reply())
     }
 
@@ -205,6 +244,9 @@ impl Exchange {
         let entry = RequestEntry {
             seq: 0,
             time: String::new(),
+            arrival: self.arrival,
+            arrived: self.arrived.clone(),
+            ended: String::new(),
             call: self.route.call,
             method: self.method.clone(),
             path: self.path.clone(),
@@ -212,6 +254,9 @@ impl Exchange {
             status,
             executed,
             fault,
+            late: self.ctx.late,
+            creates: self.creates.clone(),
+            job: self.job.clone(),
             bytes_in: self.ctx.body.len(),
             bytes_out,
         };

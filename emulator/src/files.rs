@@ -261,11 +261,12 @@ pub fn list(app: &App, ctx: &Context) -> Answer {
 }
 
 pub fn delete(app: &App, ctx: &Context) -> Answer {
+    let now = app.now();
     let mut state = app.state();
-    if state.file(&ctx.project, &ctx.id, app.now()).is_none() {
+    if state.file(&ctx.project, &ctx.id, now).is_none() {
         return Err(ApiError::no_file(&ctx.id));
     }
-    state.files.remove(&ctx.id);
+    state.remove_file(&ctx.id, now);
     Ok(Reply::empty_object())
 }
 

@@ -63,6 +63,11 @@ pub struct Job {
     pub hold: Option<Hold>,
     /// When a running job was asked to stop.
     pub cancelled_at: Option<Nanos>,
+    /// When it was asked to stop for the first time, whatever its phase.
+    pub cancel_asked: Option<Nanos>,
+    pub deleted_at: Option<Nanos>,
+    /// Its input was not there when it was made or when it was to run: it can never be paid for.
+    pub without_input: bool,
     /// The bytes of the input file, from RUNNING on.
     pub bytes: Option<Bytes>,
     pub rows: u64,
@@ -135,6 +140,7 @@ impl Job {
         let unpaid = if self.phase == Phase::Running { self.served_at(now) } else { 0 };
         self.paid += unpaid;
         self.deleted = true;
+        self.deleted_at = Some(now);
         self.updated = now;
         self.bytes = None;
         self.output = Output::None;
@@ -265,6 +271,9 @@ fn start(state: &mut State, id: &str, now: Nanos) -> Step {
             let Some(file) = state.file(&job.project, name, now) else {
                 let message = format!("The input file files/{name} does not exist or has expired.");
                 let error = json!({"code": 5, "message": message});
+                if let Some(job) = state.jobs.get_mut(id) {
+                    job.without_input = true;
+                }
                 return finish(state, id, FinalState::Failed, Some(error), now);
             };
             Some(file.bytes.clone())

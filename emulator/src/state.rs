@@ -53,6 +53,13 @@ impl State {
         self.names += 1;
         word(seed, &[kind, &self.names.to_string()], length)
     }
+
+    /// A file goes, and the ledger tells. False: there was none.
+    pub fn remove_file(&mut self, id: &str, now: Nanos) -> bool {
+        let Some(file) = self.files.remove(id) else { return false };
+        self.ledger.deleted(now, format!("files/{id}"), &file.project);
+        true
+    }
 }
 
 #[derive(Debug)]

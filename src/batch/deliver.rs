@@ -93,24 +93,47 @@ async fn still_refused(subject: &mut Subject<'_>, key: &ApiKey, file: &str) -> R
     Ok(true)
 }
 
-/// Writes the end of the batch. It may have been written meanwhile by the receiver: then the same end is put on top of
-/// that. A changed spec is another matter, as the results may have to go elsewhere.
+/// Writes the end of the batch. The status may have been written meanwhile by the receiver: then the same end is put on
+/// top of that. An end that another controller has written stands.
 async fn conclude(
     subject: &mut Subject<'_>,
     status: impl Fn(&GeminiBatch) -> GeminiBatchStatus,
 ) -> Result<(), Error> {
-    let before = (subject.batch.metadata.uid.clone(), subject.batch.metadata.generation);
     for _ in 0..MAX_CONFLICTS {
-        match subject.write(status(&subject.batch)).await {
+        let before = subject.batch.clone();
+        match subject.write(status(&before)).await {
             Err(Error::Conflict) => subject.reread().await?,
             other => return other,
         }
-        let now = &subject.batch.metadata;
-        if (&now.uid, now.generation) != (&before.0, before.1) || now.deletion_timestamp.is_some() {
-            return Err(Error::Conflict);
+        match meanwhile(&before, &subject.batch) {
+            Meanwhile::Hint => {}
+            Meanwhile::End => return Ok(()),
+            Meanwhile::Other => return Err(Error::Conflict),
         }
     }
     Err(Error::Conflict)
+}
+
+/// What was written between reading and writing.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Meanwhile {
+    /// Nothing that the end depends on.
+    Hint,
+    /// The end, by another controller.
+    End,
+    /// Another object, another spec (the results may have to go elsewhere), or a deletion.
+    Other,
+}
+
+pub fn meanwhile(before: &GeminiBatch, now: &GeminiBatch) -> Meanwhile {
+    let id = |batch: &GeminiBatch| (batch.metadata.uid.clone(), batch.metadata.generation);
+    if id(before) != id(now) || now.metadata.deletion_timestamp.is_some() {
+        Meanwhile::Other
+    } else if now.is_finished() {
+        Meanwhile::End
+    } else {
+        Meanwhile::Hint
+    }
 }
 
 /// The requests that were submitted: their keys order the results, and failed ones are written out to be submitted

@@ -14,7 +14,8 @@ use super::memory::Memory;
 use super::observed::{JobFacts, Observed, Tracking};
 use super::record::is_refused;
 use super::schedule::{
-    doubt_listing_due, duplicates_watch, ended, is_terminal, look, pause_left, rested, sweep_due, tracking,
+    doubt_listing_due, duplicates_watch, ended, is_terminal, look, past_since, pause_left, rested, sweep_due,
+    tracking,
 };
 use super::submission::{is_restored, restored_run, submission};
 use crate::api::SUBMIT_KEY_ANNOTATION;
@@ -130,7 +131,10 @@ pub fn needs(batch: &GeminiBatch, memory: &Memory, env: &Env<'_>) -> Needs {
         return Needs { credentials: sweep_since.is_some(), sweep_since, ..Needs::default() };
     }
     match run(status) {
-        None => admission_needs(batch),
+        None => {
+            let needs = admission_needs(batch);
+            Needs { listing_since: past_since(batch, memory, env).filter(|_| needs.admission), ..needs }
+        }
         Some(run) => match run.submission {
             Submission::Abandoned if pause_left(run, memory, env).is_zero() => {
                 let needs = admission_needs(batch);
@@ -330,7 +334,8 @@ fn is_foreign_key(run: &Run, seen: &Observed) -> bool {
 /// The job's state in the words of the status.
 fn show(draft: &mut Draft, job: &gemini::Batch) {
     let state = job.state.as_str().to_owned();
-    let ended = job.end_time;
+    // Kubernetes keeps whole seconds. What it does not give back as it was written would be written for ever.
+    let ended = job.end_time.and_then(|end| Timestamp::from_second(end.as_second()).ok());
     draft.run(|run| {
         run.state = Some(state.clone());
         run.end_time = ended.map(Time).or(run.end_time.take());

@@ -111,6 +111,7 @@ async fn leaves_nothing_behind_in_any_phase() {
     let names: Vec<&str> = names.iter().map(String::as_str).chain(["delivering"]).collect();
     expect_nothing_left(&bed, &names).await;
     assert_eq!(bed.ledger().await.jobs().len(), 7, "each phase had what it says");
+    bed.assert_invariants().await;
 }
 
 /// A request that never arrived: there is no job, and nobody can know.
@@ -130,6 +131,7 @@ async fn leaves_nothing_behind_where_the_outcome_stays_unknown() {
     delete_all(&bed).await;
     expect_nothing_left(&bed, &["quarantined", "unknown"]).await;
     assert_eq!(bed.ledger().await.jobs().len(), 0);
+    bed.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,4 +155,5 @@ async fn a_missing_secret_does_not_hold_it_longer_than_its_timeout() {
     })
     .await
     .expect("an Event names the job that may be left");
+    bed.assert_invariants().await;
 }

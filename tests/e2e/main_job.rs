@@ -41,6 +41,7 @@ async fn five_hundred_rows_end_to_end() {
     assert_eq!(ledger.calls("batches.create"), 1);
     assert_eq!(ledger.rows_paid(), 500);
     assert!(ledger.calls("batches.get") <= 2, "at most two GETs in all: {:?}", ledger.sequence());
+    bed.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,4 +53,5 @@ async fn completes_by_the_sweep_alone() {
     let ledger = bed.ledger().await;
     assert_eq!(ledger.calls("batches.create"), 1);
     assert_eq!(ledger.deliveries("batch.succeeded").len(), 0);
+    bed.assert_invariants().await;
 }

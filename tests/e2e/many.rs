@@ -49,6 +49,7 @@ async fn twenty_batches_at_once_become_twenty_jobs() {
         let looks = ledger.calls_about("batches.get", name);
         assert!(looks <= 2, "{looks} GETs of {name}");
     }
+    bed.assert_invariants().await;
 }
 
 fn prompt(batch: usize, row: usize) -> String {

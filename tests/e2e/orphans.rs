@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use gemini_operator::api::GeminiBatch;
+use gemini_operator_checker::Bounds;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
@@ -107,6 +108,7 @@ async fn a_job_that_was_left_is_removed_when_the_key_is_back() {
     assert_eq!(ledger.calls_about("batches.delete", &job), 1, "{:?}", ledger.sequence());
     wait_settled(&bed).await;
     assert_eq!(bed.metric("gemini_operator_orphans_given_up_total").await, Some(0.0));
+    bed.assert_invariants().await;
 }
 
 /// The request never arrived. What is left is the file with which it could arrive yet.
@@ -131,6 +133,7 @@ async fn a_doubt_that_was_left_loses_its_file() {
     bed.emulator.wait_held(0).await;
     wait_settled(&bed).await;
     assert_eq!(bed.ledger().await.jobs().len(), 0);
+    bed.assert_invariants().await;
 }
 
 /// The same object comes back from a backup: the job is its own again, and nobody's orphan.
@@ -156,6 +159,7 @@ async fn a_restored_object_takes_its_job_over() {
     bed.wait_complete("tickets").await;
     let ledger = bed.ledger().await;
     assert_eq!((ledger.jobs().len(), ledger.calls("batches.cancel")), (1, 0), "{:?}", ledger.sequence());
+    bed.assert_invariants().await;
 }
 
 /// Nobody can write it down: the object waits a little longer, goes all the same, and its Event says what to do.
@@ -178,6 +182,7 @@ async fn a_ledger_that_cannot_be_written_holds_nothing_for_long() {
     );
     assert!(bed.logs().contains("deletion waits until it is written down"), "it was tried before");
     assert_eq!(entries(&bed).await, BTreeMap::new());
+    bed.assert_holds(&Bounds { forgotten: vec!["tickets".into()], ..bed.bounds() }).await;
 }
 
 /// A policy that refuses entries of the bed's namespace, and nobody else's; returns when it does.

@@ -1,5 +1,6 @@
 //! Doubts on real parts: late requests, lost statuses, keys that change, two controllers. One paid job all the same.
 
+use gemini_operator_checker::Bounds;
 use serde_json::{Value, json};
 
 use crate::objects::tickets;
@@ -56,6 +57,7 @@ async fn a_request_that_arrives_after_its_fence_is_refused() {
     bed.emulator.wait_held(0).await;
     let ledger = bed.ledger().await;
     assert_eq!((ledger.calls("batches.create"), ledger.jobs().len()), (2, 1), "it made no job");
+    bed.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,6 +73,7 @@ async fn a_lost_status_finds_its_job_again() {
     bed.wait_complete("tickets").await;
     assert_one_job(&bed).await;
     assert_eq!(bed.ledger().await.calls("batches.create"), 1);
+    bed.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,6 +88,7 @@ async fn a_lost_status_does_not_leave_a_job_behind_when_the_batch_is_deleted() {
     bed.wait_gone(bed.batches(), "tickets").await;
     let left = bed.emulator.state().await;
     assert_eq!((&left["jobs"], &left["files"]), (&json!(0), &json!(0)));
+    bed.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,6 +102,7 @@ async fn a_lost_status_without_a_job_waits_and_goes_on() {
     let batch = bed.wait_complete("tickets").await;
     assert_eq!(batch.status.unwrap().runs[0].attempt, 2);
     assert_one_job(&bed).await;
+    bed.assert_invariants().await;
 }
 
 /// The copy brings the original's annotation along; it gets a job of its own and leaves the original's things alone.
@@ -117,6 +122,7 @@ async fn a_copy_under_another_name_is_a_batch_of_its_own() {
     bed.wait_gone(bed.batches(), "copy").await;
     bed.emulator.release_jobs().await;
     bed.wait_complete("tickets").await;
+    bed.assert_invariants().await;
 }
 
 /// A key of another project sees neither the file nor a job, and that proves nothing.
@@ -136,6 +142,7 @@ async fn a_key_of_another_project_stops_a_doubt_and_the_right_one_ends_it() {
     bed.make_api_key().await;
     bed.wait_complete("tickets").await;
     assert_one_job(&bed).await;
+    bed.assert_invariants().await;
 }
 
 /// It can delete the file, so it is of the same project, and what it lists counts.
@@ -147,6 +154,7 @@ async fn another_key_of_the_same_project_ends_a_doubt() {
     bed.make_api_key_as("gemini", OTHER_KEY).await;
     bed.wait_complete("tickets").await;
     assert_one_job(&bed).await;
+    bed.assert_invariants().await;
 }
 
 /// Deleted and made again while its request is under way: the first one's job is found, cancelled and removed.
@@ -164,6 +172,7 @@ async fn deleted_and_made_again_in_doubt_leaves_one_live_job() {
     bed.apply(&tickets("tickets", 3, "None")).await;
     bed.wait_complete("tickets").await;
     assert_eq!(bed.emulator.state().await["jobs"], 1);
+    bed.assert_invariants().await;
 }
 
 /// A listing that lags longer than it may: the job of the first attempt turns up when the second one is done. It is the one
@@ -189,6 +198,8 @@ async fn a_job_that_turns_up_late_is_ended_and_told() {
     .expect("the one that is recorded is left");
     assert_eq!(bed.metric("gemini_operator_duplicate_jobs_total").await, Some(1.0));
     assert_eq!(bed.ledger().await.rows_paid(), 3, "it was ended before it was worked on");
+    // What A1 rules out was done to it, on purpose.
+    bed.assert_holds(&Bounds { late_jobs: 1, ..bed.bounds() }).await;
 }
 
 /// Nobody elects a leader: both act on everything, and each batch has one job.
@@ -213,6 +224,7 @@ async fn two_controllers_at_once_make_one_job_for_each_batch() {
     let ledger = bed.ledger().await;
     assert_eq!((ledger.jobs().len(), ledger.rows_paid()), (BATCHES, 2 * BATCHES as u64));
     assert!(ledger.calls("batches.create") > BATCHES, "some were in doubt");
+    bed.assert_invariants().await;
 }
 
 /// A storm of refusals for quota: no new upload, no tight loop, and all of them come through.
@@ -240,6 +252,8 @@ async fn refusals_for_quota_slow_all_batches_of_the_key_down() {
     let (creates, uploads, jobs) = calls(&bed, "tickets").await;
     assert_eq!((jobs, uploads), (BATCHES, BATCHES), "no file is uploaded again");
     assert!((BATCHES + 1..=BATCHES * 2).contains(&creates), "{creates} requests for {BATCHES} jobs");
+    quiet.assert_invariants().await;
+    bed.assert_invariants().await;
 }
 
 /// A missing file and a key without the right are both answered with 403. The file is there, so it was the key.
@@ -253,6 +267,7 @@ async fn a_key_without_the_right_is_told_and_costs_no_second_upload() {
     bed.wait_complete("tickets").await;
     assert_eq!(bed.ledger().await.calls("files.upload_start"), 1);
     assert_one_job(&bed).await;
+    bed.assert_invariants().await;
 }
 
 /// What a key of another project does not see is not gone: the job is told of, and ended when the right key is back.
@@ -277,4 +292,5 @@ async fn a_deletion_with_a_key_of_another_project_forgets_no_job() {
     })
     .await
     .expect("the operator goes on looking, and ends it");
+    bed.assert_invariants().await;
 }

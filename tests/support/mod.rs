@@ -14,6 +14,7 @@
 pub mod account;
 pub mod audit;
 pub mod bed;
+pub mod check;
 pub mod cluster;
 pub mod emulator;
 pub mod front;

@@ -9,6 +9,7 @@ mod deliveries;
 mod examiner;
 mod faults;
 mod files;
+mod ledger;
 mod support;
 mod traces;
 mod webhooks;

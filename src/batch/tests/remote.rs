@@ -93,6 +93,22 @@ fn a_job_is_gone_only_when_an_old_enough_listing_says_so() {
     }
 }
 
+/// What the API server gives back is what was written: else it would be written again in each pass.
+#[test]
+fn the_end_of_a_job_survives_being_stored() {
+    let world = World::new();
+    let mut seen = job(State::Succeeded);
+    if let Some(JobFacts::Found(job)) = &mut seen.job {
+        job.end_time = Some("2026-11-25T14:38:30.412345Z".parse().unwrap());
+    }
+    let mut batch = recorded(&world, Some("RUNNING"));
+    let written = world.plan(&batch, &seen).status;
+    let stored = serde_json::from_value(serde_json::to_value(&written).unwrap()).unwrap();
+    assert_eq!(written, stored);
+    batch.status = Some(stored);
+    assert_eq!(world.plan(&batch, &seen).status, written, "the next pass has nothing to write");
+}
+
 type Damage = fn(&mut File);
 
 #[test]

@@ -7,12 +7,13 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::events::{Recorder, Reporter};
 
-use super::memory::Memory;
-use super::observed::{JobFacts, Observed};
-use super::plan::{Step, needs, plan};
-use super::record::{self, Delivery};
-use super::schedule::{rest, resting};
-use super::tests::{World, job, now, recorded};
+use super::super::deliver::{Meanwhile, meanwhile};
+use super::super::memory::Memory;
+use super::super::observed::{JobFacts, Observed};
+use super::super::plan::{Step, needs, plan};
+use super::super::record::{self, Delivery};
+use super::super::schedule::{rest, resting};
+use super::{World, job, now, recorded};
 use crate::api::batch::{GeminiBatch, LastEvent, Phase};
 use crate::api::condition::{get, is_true};
 use crate::api::{FINALIZER, RESUBMIT_ANNOTATION};
@@ -62,7 +63,7 @@ fn an_ended_job_is_looked_at_and_delivered_until_its_results_are() {
         Memory {
             job: Some(found(State::Succeeded)),
             swept: Some(now()),
-            rest: super::schedule::rest(&batch, &Error::Results("cut".into()), 0, &world.timing, now()),
+            rest: rest(&batch, &Error::Results("cut".into()), 0, &world.timing, now()),
             ..Memory::default()
         },
     ] {
@@ -253,6 +254,27 @@ fn only_what_others_change_ends_a_rest() {
     }
 }
 
+/// What another controller has written as the end is not written again, and never another end on top of it.
+#[test]
+fn an_end_that_stands_is_left_alone() {
+    let batch = ended(&World::new());
+    let change = |change: fn(&mut GeminiBatch)| {
+        let mut changed = batch.clone();
+        change(&mut changed);
+        changed
+    };
+    let gone = record::undeliverable(&batch, "gone", now());
+    for (now, expected) in [
+        (batch.clone(), Meanwhile::Hint),
+        (with(&batch, gone), Meanwhile::End),
+        (change(|b| b.metadata.generation = Some(2)), Meanwhile::Other),
+        (change(|b| b.metadata.uid = Some("another".into())), Meanwhile::Other),
+        (change(|b| b.metadata.deletion_timestamp = Some(Time(now()))), Meanwhile::Other),
+    ] {
+        assert_eq!(meanwhile(&batch, &now), expected);
+    }
+}
+
 #[tokio::test]
 async fn a_panic_of_one_object_is_its_own_error() {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -286,6 +308,6 @@ async fn a_panic_of_one_object_is_its_own_error() {
     });
     let mut batch = ended(&World::new());
     batch.metadata.finalizers = Some(vec![FINALIZER.into()]);
-    let seen = super::reconcile(Arc::new(Guarded(Ok(batch))), ctx).await;
+    let seen = super::super::reconcile(Arc::new(Guarded(Ok(batch))), ctx).await;
     assert!(matches!(seen, Err(Error::Panicked)), "{seen:?}");
 }

@@ -105,6 +105,11 @@ pub fn batch(name: &str) -> GeminiBatch {
     serde_json::from_value(batch).expect("the batch is one")
 }
 
+/// `SIEVE=full`: what takes longer and says less runs too.
+pub fn is_full() -> bool {
+    std::env::var_os("SIEVE").is_some_and(|sieve| sieve == "full")
+}
+
 /// What a write is about, in words that are the same in every run.
 pub fn describe(target: &Target, body: &[u8]) -> String {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();

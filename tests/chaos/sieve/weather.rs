@@ -29,6 +29,7 @@ async fn one_batch(rule: Rule) -> u64 {
     assert!(found.is_empty(), "another end: {found:#?}");
     stage.delete(NAME).await;
     assert_leaves_nothing(&stage, NAME).await;
+    bed.assert_invariants().await;
     assert_eq!(bed.ledger().await.jobs().len(), 1);
     stage.proxy.fired(id)
 }
@@ -101,14 +102,12 @@ async fn ten_batches(name: &str, rules: Vec<Rule>) -> Cost {
         bed.wait_gone(bed.batches(), name).await;
     }
     let left = poll(crate::support::PATIENCE, async || {
-        let state = bed.emulator.state().await;
-        if (state["jobs"].as_u64(), state["files"].as_u64()) == (Some(0), Some(0)) {
-            Ok(())
-        } else {
-            Err(state)
-        }
+        let there = bed.emulator.state().await;
+        let left = (there["jobs"].as_u64(), there["files"].as_u64());
+        if left == (Some(0), Some(0)) { Ok(()) } else { Err(left) }
     });
-    left.await.unwrap_or_else(|state| panic!("something is left at Gemini: {state}"));
+    left.await.unwrap_or_else(|left| panic!("jobs and files are left at Gemini: {left:?}"));
+    bed.assert_invariants().await;
     let cost = Cost { requests, writes, creates };
     println!("{name}: {} requests, {writes} writes, {creates} creates: {:?}", cost.sum(), cost.requests);
     cost

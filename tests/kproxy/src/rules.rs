@@ -68,7 +68,9 @@ enum Turn {
 
 /// A question about a request, or about an event of a watch, and its body.
 #[derive(Clone)]
-struct Question(Arc<dyn Fn(&Target, &[u8]) -> bool + Send + Sync>);
+struct Question(Arc<Answer>);
+
+type Answer = dyn Fn(&Target, &[u8]) -> bool + Send + Sync;
 
 impl fmt::Debug for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,7 +12,7 @@ use super::plan::newest_run;
 use super::{Subject, record, write};
 use crate::api::GeminiBatch;
 use crate::api::batch::{GeminiBatchStatus, Run};
-use crate::controller::{Context, Error, Metrics, OutcomeLabels, is_not_found};
+use crate::controller::{Context, Error, Metrics, OutcomeLabels, is_kept, is_not_found};
 use crate::gemini::{self, ApiKey, Class};
 use crate::submit::{PostEnd, Refusal, Verdict, classify};
 
@@ -169,6 +169,10 @@ impl Attempt {
         let Some(status) = record::posted(&current, &self.nonce, verdict, Timestamp::now()) else {
             return Ok(());
         };
+        // Its answer was lost the last time.
+        if is_kept(current.status.as_ref(), &status) {
+            return Ok(());
+        }
         write(&self.ctx, &self.api, &current, status).await.map(drop)
     }
 }

@@ -15,6 +15,8 @@ use super::stage::{COUNTED, DIVISOR, Stage, describe, is_full, side_by_side};
 use crate::support::{PATIENCE, batch_condition, poll};
 
 pub const NAME: &str = "tickets";
+/// Seconds until a listing shows a job of doubt: until the emulator's clock is moved on.
+const LAG: u64 = 3600;
 
 /// Ways of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +80,7 @@ impl Way {
             Self::Main | Self::Deleted => json!({ "jobs": running }),
             Self::Resubmitted => json!({ "jobs": running, "rules": create(json!({"drop": "request"})) }),
             Self::DeletedInDoubt => json!({
-                "jobs": [{"do": {"hold": "running", "job_time_ms": 0, "list_lag_ms": 7000}}],
+                "jobs": [{"do": {"hold": "running", "job_time_ms": 0, "list_lag_ms": LAG * 1000}}],
                 "rules": create(json!({"drop": "answer"})),
             }),
         }
@@ -88,7 +90,9 @@ impl Way {
     fn divisor(self) -> u32 {
         match self {
             Self::Main | Self::Deleted => DIVISOR,
-            Self::Resubmitted | Self::DeletedInDoubt => DIVISOR / 3,
+            Self::Resubmitted => DIVISOR / 3,
+            // The wait after the fence leaves time to let the job show.
+            Self::DeletedInDoubt => DIVISOR / 10,
         }
     }
 
@@ -118,6 +122,13 @@ impl Way {
                 })
                 .await;
                 stage.delete(NAME).await;
+                let fenced = poll(PATIENCE, async || match bed.batches().get_opt(NAME).await {
+                    Ok(Some(batch)) if !is_fenced(&batch) => Err(()),
+                    Ok(_) => Ok(()),
+                    Err(_) => Err(()),
+                });
+                assert!(fenced.await.is_ok(), "its attempt is fenced");
+                bed.emulator.advance_clock(LAG).await;
                 bed.wait_gone(bed.batches(), NAME).await;
                 None
             }
@@ -151,6 +162,11 @@ impl Way {
             })
             .await
     }
+}
+
+/// Whether the input file of the newest attempt is proven gone.
+fn is_fenced(batch: &GeminiBatch) -> bool {
+    batch.status.as_ref().and_then(|status| status.runs.last()).is_some_and(|run| run.fenced_time.is_some())
 }
 
 /// One job in all, and nothing is left of it once the batch is gone.

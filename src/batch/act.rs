@@ -39,8 +39,12 @@ pub async fn act(subject: &mut Subject<'_>, step: Step, seen: Observed, found: F
         Step::None | Step::Claim { .. } | Step::Post { .. } => Ok(()),
         Step::Stage => {
             let (interrupted, limit) = (deletion(subject), limit(subject));
-            let staged = Box::pin(stage(subject, &key, &seen, found));
-            settle(bounded("the upload", limit, interrupted, staged).await?, subject).await
+            let name = new_file(subject)?;
+            let staged = Box::pin(stage(subject, &key, &seen, found, &name));
+            match bounded("the upload", limit, interrupted, staged).await? {
+                Bounded::Done(()) => Ok(()),
+                Bounded::Interrupted => withdraw(subject, &key, &name).await,
+            }
         }
         Step::Fence { files } => fence(subject, &key, &files, &seen).await,
         Step::Reap { names } => reap(subject, &key, &names).await,
@@ -88,16 +92,35 @@ fn deletion(subject: &Subject<'_>) -> impl Future<Output = ()> + use<> {
     }
 }
 
-/// Uploads under a name that was never used before, and records what arrived there as it was sent.
-async fn stage(subject: &mut Subject<'_>, key: &ApiKey, seen: &Observed, found: Found) -> Result<(), Error> {
-    let (Some(Ok(facts)), Some(rendered)) = (&seen.input, found.rendered) else { return Ok(()) };
-    let identity = subject.batch.status.as_ref().and_then(|s| s.identity.clone());
-    let Some(identity) = identity else { return Ok(()) };
+/// A name that was never used before.
+fn new_file(subject: &Subject<'_>) -> Result<String, Error> {
     let mut nonce = [0; 5];
     getrandom::fill(&mut nonce).map_err(|e| Error::Source(format!("no random numbers: {e}")))?;
-    let name = submit::file_name(&identity.submit_key, nonce);
+    Ok(submit::file_name(subject.submit_key(), nonce))
+}
+
+/// An upload was left where it stood. A batch that is being deleted takes all its files along; of one that is gone, or is
+/// another one by now, nobody else knows this file.
+async fn withdraw(subject: &mut Subject<'_>, key: &ApiKey, name: &str) -> Result<(), Error> {
+    let uid = subject.uid();
+    let seen = subject.reread().await;
+    if matches!(&seen, Err(Error::Kube(gone)) if is_not_found(gone)) || subject.uid() != uid {
+        files::remove(&subject.ctx.gemini, key, name).await?;
+    }
+    seen
+}
+
+/// Uploads under a name that was never used before, and records what arrived there as it was sent.
+async fn stage(
+    subject: &mut Subject<'_>,
+    key: &ApiKey,
+    seen: &Observed,
+    found: Found,
+    name: &str,
+) -> Result<(), Error> {
+    let (Some(Ok(facts)), Some(rendered)) = (&seen.input, found.rendered) else { return Ok(()) };
     let display_name = format!("{}.{}", subject.namespace(), subject.name());
-    let file = subject.ctx.gemini.upload(key, &name, &display_name, rendered.bytes.into()).await?;
+    let file = subject.ctx.gemini.upload(key, name, &display_name, rendered.bytes.into()).await?;
     let condition = files::condition(&file, facts.bytes, &facts.sha256);
     if let Condition::Damaged(message) = condition {
         // It has no use, and a name that is never taken again. That it cannot be removed now is no second problem.
@@ -123,10 +146,10 @@ async fn stage(subject: &mut Subject<'_>, key: &ApiKey, seen: &Observed, found: 
     };
     match seen {
         // Another controller staged first, and its file is the one: this one belongs to nobody.
-        Ok(()) if !is_recorded() => Ok(files::remove(&subject.ctx.gemini, key, &name).await?),
+        Ok(()) if !is_recorded() => Ok(files::remove(&subject.ctx.gemini, key, name).await?),
         // The batch is gone, and whoever let it go could not know of this file.
         Err(Error::Kube(gone)) if is_not_found(&gone) => {
-            files::remove(&subject.ctx.gemini, key, &name).await?;
+            files::remove(&subject.ctx.gemini, key, name).await?;
             Err(gone.into())
         }
         other => other,

@@ -14,7 +14,7 @@ use super::submission::{attempt, is_restored};
 use super::{Subject, deliver, record};
 use crate::api::SUBMIT_KEY_ANNOTATION;
 use crate::api::batch::InputFile;
-use crate::controller::{Bounded, Error, bounded, claim};
+use crate::controller::{Bounded, Error, bounded, claim, is_not_found};
 use crate::gemini::{self, ApiKey, Class};
 use crate::submit::{self, Deletion};
 
@@ -40,8 +40,12 @@ pub async fn act(subject: &mut Subject<'_>, step: Step, seen: Observed, found: F
         Step::None | Step::Claim { .. } | Step::Post { .. } => Ok(()),
         Step::Stage => {
             let (interrupted, limit) = (deletion(subject), limit(subject));
-            let staged = Box::pin(stage(subject, &key, &seen, found));
-            settle(bounded("the upload", limit, interrupted, staged).await?, subject).await
+            let name = new_file(subject)?;
+            let staged = Box::pin(stage(subject, &key, &seen, found, &name));
+            match bounded("the upload", limit, interrupted, staged).await? {
+                Bounded::Done(()) => Ok(()),
+                Bounded::Interrupted => withdraw(subject, &key, &name).await,
+            }
         }
         Step::Fence { files } => {
             let gone = around(Point::Fence, prove_gone(subject, &key, to_fence(&files))).await?;
@@ -92,16 +96,35 @@ fn deletion(subject: &Subject<'_>) -> impl Future<Output = ()> + use<> {
     }
 }
 
-/// Uploads under a name that was never used before, and records what arrived there as it was sent.
-async fn stage(subject: &mut Subject<'_>, key: &ApiKey, seen: &Observed, found: Found) -> Result<(), Error> {
-    let (Some(Ok(facts)), Some(rendered)) = (&seen.input, found.rendered) else { return Ok(()) };
-    let identity = subject.batch.status.as_ref().and_then(|s| s.identity.clone());
-    let Some(identity) = identity else { return Ok(()) };
+/// A name that was never used before.
+fn new_file(subject: &Subject<'_>) -> Result<String, Error> {
     let mut nonce = [0; 5];
     getrandom::fill(&mut nonce).map_err(|e| Error::Source(format!("no random numbers: {e}")))?;
-    let name = submit::file_name(&identity.submit_key, nonce);
+    Ok(submit::file_name(subject.submit_key(), nonce))
+}
+
+/// An upload was left where it stood. A batch that is being deleted takes all its files along; of one that is gone, or is
+/// another one by now, nobody else knows this file.
+async fn withdraw(subject: &mut Subject<'_>, key: &ApiKey, name: &str) -> Result<(), Error> {
+    let uid = subject.uid();
+    let seen = subject.reread().await;
+    if matches!(&seen, Err(Error::Kube(gone)) if is_not_found(gone)) || subject.uid() != uid {
+        files::remove(&subject.ctx.gemini, key, name).await?;
+    }
+    seen
+}
+
+/// Uploads under a name that was never used before, and records what arrived there as it was sent.
+async fn stage(
+    subject: &mut Subject<'_>,
+    key: &ApiKey,
+    seen: &Observed,
+    found: Found,
+    name: &str,
+) -> Result<(), Error> {
+    let (Some(Ok(facts)), Some(rendered)) = (&seen.input, found.rendered) else { return Ok(()) };
     let display_name = format!("{}.{}", subject.namespace(), subject.name());
-    let upload = subject.ctx.gemini.upload(key, &name, &display_name, rendered.bytes.into());
+    let upload = subject.ctx.gemini.upload(key, name, &display_name, rendered.bytes.into());
     let file = around(Point::Upload, upload).await?;
     let condition = files::condition(&file, facts.bytes, &facts.sha256);
     if let Condition::Damaged(message) = condition {
@@ -118,15 +141,21 @@ async fn stage(subject: &mut Subject<'_>, key: &ApiKey, seen: &Observed, found: 
         subject.ctx.batch_memory.update(&subject.uid(), |m| m.uploaded = Some(file.name));
     }
     let status = record::staged(&subject.batch, facts, staged, Timestamp::now());
-    match around(Point::Stage, subject.write(status)).await {
+    let seen = match around(Point::Stage, subject.write(status)).await {
+        Err(Error::Conflict) => subject.reread().await,
+        other => other,
+    };
+    let is_recorded = || {
+        let input = subject.batch.status.as_ref().and_then(|status| status.input.as_ref());
+        input.and_then(|input| input.file.as_ref()).is_some_and(|file| file.name == name)
+    };
+    match seen {
         // Another controller staged first, and its file is the one: this one belongs to nobody.
-        Err(Error::Conflict) => {
-            subject.reread().await?;
-            let recorded = subject.batch.status.as_ref().and_then(|s| s.input.as_ref()?.file.as_ref());
-            if recorded.is_none_or(|file| file.name != name) {
-                files::remove(&subject.ctx.gemini, key, &name).await?;
-            }
-            Ok(())
+        Ok(()) if !is_recorded() => Ok(files::remove(&subject.ctx.gemini, key, name).await?),
+        // The batch is gone, and whoever let it go could not know of this file.
+        Err(Error::Kube(gone)) if is_not_found(&gone) => {
+            files::remove(&subject.ctx.gemini, key, name).await?;
+            Err(gone.into())
         }
         other => other,
     }

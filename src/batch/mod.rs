@@ -32,7 +32,7 @@ pub use memory::Memory;
 use crate::api::GeminiBatch;
 use crate::api::batch::GeminiBatchStatus;
 use crate::controller::{
-    Context, Error, Guarded, Next, Unreadable, guarded, malformed, notes, publish, replace,
+    Context, Error, Guarded, Next, Unreadable, guarded, is_kept, malformed, notes, publish, replace,
 };
 use crate::submit;
 use plan::{Env, Plan, Step};
@@ -183,7 +183,7 @@ impl Subject<'_> {
 
     /// Writes the status if it says anything new, and tells of transitions.
     pub async fn write(&mut self, status: GeminiBatchStatus) -> Result<(), Error> {
-        if self.batch.status.as_ref() == Some(&status) {
+        if is_kept(self.batch.status.as_ref(), &status) {
             return Ok(());
         }
         self.batch = write(self.ctx, &self.api, &self.batch, status).await?;

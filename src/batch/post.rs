@@ -13,7 +13,7 @@ use super::points::{Point, after, around, before};
 use super::{Subject, record, write};
 use crate::api::GeminiBatch;
 use crate::api::batch::{GeminiBatchStatus, Run};
-use crate::controller::{Context, Error, Metrics, OutcomeLabels, is_not_found};
+use crate::controller::{Context, Error, Metrics, OutcomeLabels, is_kept, is_not_found};
 use crate::gemini::{self, ApiKey, Class};
 use crate::submit::{PostEnd, Refusal, Verdict, classify};
 
@@ -174,6 +174,10 @@ impl Attempt {
         let Some(status) = record::posted(&current, &self.nonce, verdict, Timestamp::now()) else {
             return Ok(());
         };
+        // Its answer was lost the last time.
+        if is_kept(current.status.as_ref(), &status) {
+            return Ok(());
+        }
         around(Point::Record, write(&self.ctx, &self.api, &current, status)).await.map(drop)
     }
 }

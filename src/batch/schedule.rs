@@ -211,6 +211,7 @@ pub fn rest(
         Error::Conflict => return None,
         // The same object will do it again; nobody else is to wait for that.
         Error::Panicked => timing.attempt_pause_max,
+        Error::Kube(_) => timing.kube_retry_max,
         _ => timing.retry_max,
     };
     let own = Timing::pause(timing.retry, longest, failures).mul_f64(0.9);

@@ -30,5 +30,5 @@ pub use next::{Next, after, until};
 pub use notes::{Note, notes};
 pub use report::publish;
 pub use run::{RunError, Settings, gemini, run};
-pub use status::replace;
+pub use status::{is_kept, replace};
 pub use unreadable::{Guarded, Unreadable};

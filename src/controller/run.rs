@@ -1,21 +1,23 @@
 //! The controller process: both controllers, the admin port, and an orderly end.
 
+use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
-use futures::future::select_all;
-use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
+use futures::future::{BoxFuture, select_all};
+use futures::{FutureExt, Stream, StreamExt, stream};
+use kube::runtime::controller::{Action, Config as ControllerConfig, applier};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
+use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::context::{Context, Memories};
 use super::credentials::KeyCache;
@@ -30,6 +32,7 @@ use crate::api::{GeminiBatch, GeminiWebhook};
 use crate::gemini::Gemini;
 use crate::runtime::listen::{self, Announcement, announce};
 use crate::runtime::readiness::Readiness;
+use crate::runtime::relist::{News, relisted};
 use crate::runtime::{admin, kube_client, readiness};
 use crate::submit::Timing;
 use crate::{batch, gemini, webhook};
@@ -155,7 +158,7 @@ pub async fn run(
         apis::<GeminiWebhook>(&client, &places.of_webhooks)
             .into_iter()
             .zip(webhook_writers)
-            .map(|(api, writer)| Box::pin(cache(api, writer))),
+            .map(|(api, writer)| Box::pin(cache(api, writer, ctx.timing.relist))),
     );
     let ready = async {
         for (store, gate) in webhooks.iter().zip(webhook_gates) {
@@ -227,8 +230,8 @@ fn gates(readiness: &Readiness, kind: &str, places: &[String]) -> Vec<readiness:
 }
 
 /// Follows the webhooks of one place for ever.
-async fn cache(api: Api<Guarded<GeminiWebhook>>, writer: Writer<Guarded<GeminiWebhook>>) {
-    let watch = watcher(api, watch_config()).default_backoff();
+async fn cache(api: Api<Guarded<GeminiWebhook>>, writer: Writer<Guarded<GeminiWebhook>>, relist: Duration) {
+    let watch = relisted(api, watch_config(), relist).default_backoff();
     watch.reflect(writer).touched_objects().for_each(|_| futures::future::ready(())).await;
 }
 
@@ -248,54 +251,83 @@ fn watch_config() -> watcher::Config {
 }
 
 async fn run_batches(api: Api<Guarded<GeminiBatch>>, ctx: Arc<Context>, gate: readiness::Gate) {
-    let controller = Controller::new(api, watch_config());
-    let store = controller.store();
+    let (store, writer) = reflector::store();
+    let seen = store.clone();
     let ready = async move {
-        if store.wait_until_ready().await.is_ok() {
+        if seen.wait_until_ready().await.is_ok() {
             gate.done();
         }
     };
-    let work = controller
-        .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
-        .run(
-            batch::reconcile,
-            |object, error, ctx| {
-                let uid = object.0.as_ref().ok().and_then(|b| b.metadata.uid.clone()).unwrap_or_default();
-                let failures = ctx.batch_memory.update(&uid, |m| {
-                    m.failures = m.failures.saturating_add(1);
-                    m.failures
-                });
-                retry(&ctx, error, failures)
-            },
-            Arc::clone(&ctx),
-        )
-        .for_each(|result| {
-            report(&ctx, "GeminiBatch", &result);
-            futures::future::ready(())
-        });
+    let work = applier(
+        |object, ctx| spawned(batch::reconcile(object, ctx)),
+        |object: Arc<Guarded<GeminiBatch>>, error, ctx: Arc<Context>| {
+            let uid = object.0.as_ref().ok().and_then(|b| b.metadata.uid.clone()).unwrap_or_default();
+            let failures = ctx.batch_memory.update(&uid, |m| {
+                m.failures = m.failures.saturating_add(1);
+                m.failures
+            });
+            retry(&ctx, error, failures)
+        },
+        Arc::clone(&ctx),
+        store,
+        queue(api, writer, ctx.timing.relist),
+        ControllerConfig::default().concurrency(CONCURRENCY),
+    )
+    .for_each(|result| {
+        report(&ctx, "GeminiBatch", &result);
+        futures::future::ready(())
+    });
     tokio::join!(ready, work);
 }
 
 async fn run_webhooks(api: Api<Guarded<GeminiWebhook>>, ctx: Arc<Context>) {
-    Controller::new(api, watch_config())
-        .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
-        .run(
-            webhook::reconcile,
-            |object, error, ctx| {
-                let uid = object.0.as_ref().ok().and_then(|w| w.metadata.uid.clone()).unwrap_or_default();
-                let failures = ctx.webhook_memory.update(&uid, |m| {
-                    m.failures = m.failures.saturating_add(1);
-                    m.failures
-                });
-                retry(&ctx, error, failures)
-            },
-            Arc::clone(&ctx),
-        )
-        .for_each(|result| {
-            report(&ctx, "GeminiWebhook", &result);
-            futures::future::ready(())
+    let (store, writer) = reflector::store();
+    applier(
+        |object, ctx| spawned(webhook::reconcile(object, ctx)),
+        |object: Arc<Guarded<GeminiWebhook>>, error, ctx: Arc<Context>| {
+            let uid = object.0.as_ref().ok().and_then(|w| w.metadata.uid.clone()).unwrap_or_default();
+            let failures = ctx.webhook_memory.update(&uid, |m| {
+                m.failures = m.failures.saturating_add(1);
+                m.failures
+            });
+            retry(&ctx, error, failures)
+        },
+        Arc::clone(&ctx),
+        store,
+        queue(api, writer, ctx.timing.relist),
+        ControllerConfig::default().concurrency(CONCURRENCY),
+    )
+    .for_each(|result| {
+        report(&ctx, "GeminiWebhook", &result);
+        futures::future::ready(())
+    })
+    .await;
+}
+
+/// The objects that are to be reconciled, as a watch and its lists name them; `writer` has them by then.
+fn queue<K>(
+    api: Api<Guarded<K>>,
+    writer: Writer<Guarded<K>>,
+    relist: Duration,
+) -> impl Stream<Item = watcher::Result<ObjectRef<Guarded<K>>>> + Send
+where
+    Guarded<K>: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let mut news = News::default();
+    relisted(api, watch_config(), relist).default_backoff().reflect(writer).flat_map(move |event| {
+        stream::iter(match event {
+            Ok(event) => news.of(&event).into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
         })
-        .await;
+    })
+}
+
+/// In a task of its own, so that one that works hard holds up no other.
+fn spawned(
+    work: impl Future<Output = Result<Action, Error>> + Send + 'static,
+) -> BoxFuture<'static, Result<Action, Error>> {
+    let task = AbortOnDropHandle::new(tokio::spawn(work));
+    async move { task.await.unwrap_or(Err(Error::Panicked)) }.boxed()
 }
 
 /// Pause before the next try: at once after a conflict, else doubling, and never sooner than the other side asks.
@@ -303,7 +335,11 @@ fn retry(ctx: &Context, error: &Error, failures: u32) -> Action {
     if matches!(error, Error::Conflict) {
         return Action::requeue(Duration::from_millis(100));
     }
-    let own = Timing::pause(ctx.timing.retry, ctx.timing.retry_max, failures.saturating_sub(1));
+    let longest = match error {
+        Error::Kube(_) => ctx.timing.kube_retry_max,
+        _ => ctx.timing.retry_max,
+    };
+    let own = Timing::pause(ctx.timing.retry, longest, failures.saturating_sub(1));
     // Spread by a fifth, so that a hundred batches do not come back in one second.
     let spread = u32::from(getrandom::u32().unwrap_or_default().to_le_bytes()[0]);
     let jittered = own.mul_f64(0.9 + 0.2 * f64::from(spread) / 255.0);

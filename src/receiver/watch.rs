@@ -7,17 +7,20 @@ use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt, pin_mut};
+use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Resource};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
 use super::quiet::Throttle;
 use crate::runtime::readiness::Gate;
+use crate::runtime::relist::relisted;
 
 /// Below the idle time-outs of common load balancers, some of which freeze a quiet watch after 240 s.
 const WATCH_SECONDS: u32 = 200;
+/// What a watch may have missed is seen after this long.
+const RELIST: Duration = Duration::from_mins(10);
 
 /// A change of a table.
 pub enum Change<E> {
@@ -64,7 +67,7 @@ pub async fn follow<K, E>(
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     E: Send,
 {
-    let events = watch(api, config.timeout(WATCH_SECONDS)).default_backoff();
+    let events = relisted(api, config.timeout(WATCH_SECONDS), RELIST).default_backoff();
     drive(events, what, gate, cut, apply).await;
 }
 

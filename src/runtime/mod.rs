@@ -8,6 +8,7 @@ pub mod failpoint;
 pub mod kube_client;
 pub mod listen;
 pub mod readiness;
+pub mod relist;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;

@@ -30,6 +30,8 @@ pub struct Timing {
     pub duplicates_watch: Duration,
     /// How much longer than its timeout a deletion waits until what it may leave is written down.
     pub orphan_patience: Duration,
+    /// What a watch may have missed in the cluster is seen after this long.
+    pub relist: Duration,
     /// A missing or refused API key is read again this often.
     pub secret_reread: Duration,
     /// A refused API key that did not change is tried again this often.
@@ -46,6 +48,8 @@ pub struct Timing {
     /// First pause after any other failure; doubles up to [`Self::retry_max`].
     pub retry: Duration,
     pub retry_max: Duration,
+    /// Longest pause after a failure of the API server: what it held up goes on within a minute of its return.
+    pub kube_retry_max: Duration,
     /// A job that was asked to cancel is looked at this often.
     pub cancel_look: Duration,
     /// A ping that has not arrived by then has failed.
@@ -77,6 +81,7 @@ impl Timing {
             look_again: [secs(30), mins(1), mins(2), mins(5)],
             duplicates_watch: Duration::from_hours(72),
             orphan_patience: secs(30),
+            relist: mins(10),
             secret_reread: mins(1),
             credentials_retry: mins(10),
             file_margin: mins(60),
@@ -86,6 +91,7 @@ impl Timing {
             gate_interval_max: mins(10),
             retry: secs(5),
             retry_max: mins(10),
+            kube_retry_max: secs(30),
             cancel_look: secs(10),
             ping_timeout: mins(1),
             ping_pause: mins(1),
@@ -112,6 +118,7 @@ impl Timing {
             look_again: p.look_again.map(d),
             duplicates_watch: d(p.duplicates_watch),
             orphan_patience: d(p.orphan_patience),
+            relist: d(p.relist),
             secret_reread: d(p.secret_reread),
             credentials_retry: d(p.credentials_retry),
             file_margin: d(p.file_margin),
@@ -121,6 +128,7 @@ impl Timing {
             gate_interval_max: d(p.gate_interval_max),
             retry: d(p.retry),
             retry_max: d(p.retry_max),
+            kube_retry_max: d(p.kube_retry_max),
             cancel_look: d(p.cancel_look),
             ping_timeout: d(p.ping_timeout),
             ping_pause: d(p.ping_pause),

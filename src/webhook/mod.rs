@@ -22,7 +22,7 @@ pub use memory::Memory;
 
 use crate::api::{GeminiWebhook, GeminiWebhookStatus};
 use crate::controller::{
-    Context, Error, Guarded, Next, Unreadable, after, guarded, malformed, notes, publish, replace,
+    Context, Error, Guarded, Next, Unreadable, after, guarded, is_kept, malformed, notes, publish, replace,
 };
 use crate::gemini::ApiKey;
 use crate::submit::Timing;
@@ -169,7 +169,7 @@ async fn write(
     current: &mut GeminiWebhook,
     status: GeminiWebhookStatus,
 ) -> Result<(), Error> {
-    if current.status.as_ref() == Some(&status) {
+    if is_kept(current.status.as_ref(), &status) {
         return Ok(());
     }
     let conditions = |w: &GeminiWebhook| w.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();

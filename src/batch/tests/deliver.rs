@@ -182,6 +182,7 @@ fn a_failure_is_rested_out_whatever_wakes_us() {
         rest(&batch, error, failures, timing, now()).map(|rest| crate::controller::until(rest.until, now()))
     };
     let cut = || Error::Results("cut".into());
+    let kube = || Error::Kube(kube::Error::Api(kube::core::Status::failure("away", "Timeout").boxed()));
     let of = |seconds: f64| Some(Duration::from_secs_f64(seconds));
     for (error, failures, expected) in [
         (Error::Conflict, 7, None),
@@ -191,6 +192,9 @@ fn a_failure_is_rested_out_whatever_wakes_us() {
         (asked(1), 0, of(4.5)),
         (asked(77), 0, of(77.0)),
         (asked(77), 30, Some(timing.retry_max.mul_f64(0.9))),
+        // When the API server is back, work goes on soon.
+        (kube(), 0, of(4.5)),
+        (kube(), 30, of(27.0)),
         // What is broken in itself is set aside for longer.
         (Error::Panicked, 0, of(4.5)),
         (Error::Panicked, 30, Some(timing.attempt_pause_max.mul_f64(0.9))),

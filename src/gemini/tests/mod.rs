@@ -98,9 +98,10 @@ impl Server {
 pub fn client(base: &str) -> Gemini {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let settings = Settings { base_url: base.into(), api_version: "v1beta".into(), extra_ca_pem: None };
-    let short = Duration::from_millis(300);
+    // Short enough for the tests that wait for one of them, long enough for a busy machine.
+    let short = Duration::from_secs(3);
     let timeouts =
-        Timeouts { connect: short, call: short, transfer: short, post: 2 * short, resume: short / 100 };
+        Timeouts { connect: short, call: short, transfer: short, post: 2 * short, resume: short / 1000 };
     Gemini::with_timeouts(&settings, timeouts).unwrap()
 }
 

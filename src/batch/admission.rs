@@ -6,9 +6,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::draft::Draft;
 use super::observed::{InputProblem, ModelFacts, Observed, SinkProblem};
-use super::plan::{Env, Plan, RUN, Step, claim_of, place};
+use super::plan::{Env, Plan, Step, claim_of, place};
+use super::submission::open_run;
 use crate::api::SUBMIT_KEY_ANNOTATION;
-use crate::api::batch::{GeminiBatch, GeminiBatchStatus, Phase, Run, Submission};
+use crate::api::batch::{GeminiBatch, GeminiBatchStatus, Phase, Run};
 use crate::api::condition::{Is, batch_type};
 use crate::controller::{Credentials, Next, is_claimed};
 use crate::submit;
@@ -98,27 +99,8 @@ fn intend(
     let rows = draft.status.input.as_ref().map_or(0, |i| i.rows);
     let marker = submit::marker(env.secret, draft.key(), n, &claim_of(batch, &draft.status));
     draft.status.start_time.get_or_insert(Time(env.now));
-    draft.status.runs = vec![Run {
-        name: RUN.into(),
-        attempt: n,
-        submission: Submission::Pending,
-        state: None,
-        nonce: env.nonce.into(),
-        holder: env.holder.into(),
-        marker,
-        input_file: file.into(),
-        key_fingerprint: fingerprint.into(),
-        intent_time: Time(env.now),
-        fenced_files: vec![],
-        fenced_time: None,
-        fenced_key_fingerprint: None,
-        listings: None,
-        remote_name: None,
-        submit_time: None,
-        end_time: None,
-        rows,
-        message: None,
-    }];
+    draft.status.runs =
+        vec![Run { input_file: file.into(), rows, ..open_run(n, env.nonce, marker, fingerprint, env) }];
     draft.set(batch_type::SUBMITTED, Is::False, "Submitting", "");
     draft.phase(Phase::Submitting);
     draft.progressing("Submitting", "");
@@ -126,7 +108,7 @@ fn intend(
 }
 
 /// The annotation that must stand before anything leaves the process, if it does not stand yet.
-fn claim(
+pub fn claim(
     batch: &GeminiBatch,
     status: &GeminiBatchStatus,
     fingerprint: &str,

@@ -12,6 +12,9 @@ use crate::rows::Fetched;
 pub struct Memory {
     /// Nonce of the intent whose request this process is sending now.
     pub in_flight: Option<String>,
+    /// The newest attempt that this process has seen, and since when it sees none.
+    pub newest: i32,
+    pub blank: Option<Timestamp>,
     /// The doubt that this process looks into.
     pub doubt: Option<Doubt>,
     /// When the input file of a fenced attempt last could not be proven gone, since this process began.
@@ -77,8 +80,10 @@ pub struct Doubt {
 }
 
 impl Memory {
-    /// Takes note of the doubt that the newest run is in, if it is in one.
-    pub fn watch(&mut self, run: Option<&Run>, uptime: Duration) {
+    /// Takes note of the newest run, and of the doubt that it is in, if it is in one.
+    pub fn watch(&mut self, run: Option<&Run>, now: Timestamp, uptime: Duration) {
+        self.blank = run.is_none().then(|| self.blank.unwrap_or(now));
+        self.newest = self.newest.max(run.map_or(0, |run| run.attempt));
         let open = |run: &&Run| {
             matches!(run.submission, Submission::Pending | Submission::Fenced | Submission::Quarantined)
         };

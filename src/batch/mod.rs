@@ -4,8 +4,6 @@ mod act;
 mod admission;
 mod cleanup;
 mod deliver;
-#[cfg(test)]
-mod deliver_tests;
 mod draft;
 pub(crate) mod files;
 mod gone;
@@ -132,7 +130,7 @@ async fn pass(subject: &mut Subject<'_>) -> Result<Next, Error> {
     let (nonce, now) = (nonce()?, Timestamp::now());
     let uid = subject.uid();
     let uptime = ctx.uptime();
-    ctx.batch_memory.update(&uid, |m| m.watch(plan::newest_run(&subject.batch), uptime));
+    ctx.batch_memory.update(&uid, |m| m.watch(plan::newest_run(&subject.batch), now, uptime));
     let env = subject.env(now, &nonce);
     let needs = plan::needs(&subject.batch, &ctx.batch_memory.get(&uid), &env);
     let (seen, found) = observe::observe(subject, &needs).await?;

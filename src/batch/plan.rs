@@ -14,8 +14,8 @@ use super::memory::Memory;
 use super::observed::{JobFacts, Observed, Tracking};
 use super::record::is_refused;
 use super::schedule::{
-    doubt_listing_due, duplicates_watch, ended, is_terminal, look, pause_left, proof_listing_since, rested,
-    sweep_due, tracking,
+    doubt_listing_due, duplicates_watch, ended, is_terminal, look, past_since, pause_left,
+    proof_listing_since, rested, sweep_due, tracking,
 };
 use super::submission::{is_restored, restored_run, submission};
 use crate::api::SUBMIT_KEY_ANNOTATION;
@@ -131,7 +131,10 @@ pub fn needs(batch: &GeminiBatch, memory: &Memory, env: &Env<'_>) -> Needs {
         return Needs { credentials: sweep_since.is_some(), sweep_since, ..Needs::default() };
     }
     match run(status) {
-        None => admission_needs(batch),
+        None => {
+            let needs = admission_needs(batch);
+            Needs { listing_since: past_since(batch, memory, env).filter(|_| needs.admission), ..needs }
+        }
         Some(run) => match run.submission {
             Submission::Abandoned if pause_left(run, memory, env).is_zero() => {
                 let needs = admission_needs(batch);

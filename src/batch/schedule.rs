@@ -97,6 +97,18 @@ pub fn doubt_listing_due(run: &Run, memory: &Memory, env: &Env<'_>) -> Timestamp
     }
 }
 
+/// Of an object without an attempt that may have had one, before the cluster's data was restored from a backup: since when
+/// a complete listing has something to say about that.
+///
+/// What this process has not seen from its beginning may have a past. Its beginning and the object's are times of two
+/// clocks, hence the margin.
+pub fn past_since(batch: &GeminiBatch, memory: &Memory, env: &Env<'_>) -> Option<Timestamp> {
+    let began = before(env.now, env.uptime);
+    let created = batch.metadata.creation_timestamp.as_ref().map(|t| t.0);
+    let is_older = created.is_none_or(|created| created < after(began, env.timing.listing_spacing));
+    (is_older || memory.newest > 0).then(|| memory.blank.unwrap_or(env.now))
+}
+
 /// Since the input file of a fenced attempt was proven gone.
 pub fn since_fence(run: &Run, env: &Env<'_>) -> Option<Duration> {
     run.fenced_time.as_ref().map(|fenced| until(env.now, fenced.0))

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
-use super::admission::{admission, credentials_problem};
+use super::admission::{admission, claim, credentials_problem};
 use super::draft::Draft;
 use super::memory::Memory;
 use super::observed::Observed;
 use super::plan::{Env, Plan, RUN, Step};
-use super::schedule::{age, doubt_listing_due, pause_left, proof_pause, since_fence};
+use super::schedule::{age, doubt_listing_due, past_since, pause_left, proof_pause, since_fence};
 use crate::api::batch::{Ambiguity, GeminiBatch, GeminiBatchStatus, Listings, Phase, Run, Submission};
 use crate::api::condition::{Is, batch_type};
 use crate::api::{RESUBMIT_ANNOTATION, SUBMIT_KEY_ANNOTATION};
@@ -39,13 +39,21 @@ pub fn is_restored(run: &Run) -> bool {
 /// The attempt that an object came back with, without its status.
 pub fn restored_run(key: &str, fingerprint: &str, env: &Env<'_>) -> Run {
     Run {
+        message: Some("the object came back without its status; looking for its job".into()),
+        ..open_run(1, RESTORED, format!("gb1.{key}."), fingerprint, env)
+    }
+}
+
+/// An attempt whose request may be sent from now on.
+pub fn open_run(attempt: i32, nonce: &str, marker: String, fingerprint: &str, env: &Env<'_>) -> Run {
+    Run {
         name: RUN.into(),
-        attempt: 1,
+        attempt,
         submission: Submission::Pending,
         state: None,
-        nonce: RESTORED.into(),
+        nonce: nonce.into(),
         holder: env.holder.into(),
-        marker: format!("gb1.{key}."),
+        marker,
         input_file: String::new(),
         key_fingerprint: fingerprint.into(),
         intent_time: Time(env.now),
@@ -57,7 +65,7 @@ pub fn restored_run(key: &str, fingerprint: &str, env: &Env<'_>) -> Run {
         submit_time: None,
         end_time: None,
         rows: 0,
-        message: Some("the object came back without its status; looking for its job".into()),
+        message: None,
     }
 }
 
@@ -87,17 +95,27 @@ pub fn submission(
     }
     let attempt = newest.as_ref().map(|run| attempt(run, seen, memory, env));
     let facts = submit::Seen {
-        listing: newest.as_ref().and_then(|run| listing(run, seen, memory, env)),
+        listing: match &newest {
+            Some(run) => listing(run, seen, memory, env),
+            None => past(seen),
+        },
         approved: approved(batch, &draft.status),
         wish: wish(batch),
         ambiguity: match batch.spec.ambiguity {
             Ambiguity::ResubmitAfterProof => submit::Ambiguity::ResubmitAfterProof,
             Ambiguity::Quarantine => submit::Ambiguity::Quarantine,
         },
+        // Without a key nothing can be looked at, and admission says so.
+        history: match (&seen.credentials, past_since(batch, memory, env)) {
+            (Some(Credentials::Ready { .. }), Some(_)) => submit::History::Unknown,
+            _ => submit::History::Known,
+        },
     };
     match (submit::step(attempt.as_ref(), &facts, env.timing), newest) {
         (submit::Step::Intend { n }, _) => admission(batch, draft, n, seen, env),
+        (submit::Step::Restore, _) => restore(batch, draft, seen, env),
         (submit::Step::Rest, _) => rest(batch, draft),
+        (submit::Step::Wait(pause), None) => draft.plan(Step::None, Next::After(pause)),
         (submit::Step::Wait(pause), Some(run)) => {
             if run.submission == Submission::Abandoned {
                 return draft.plan(Step::None, Next::After(pause));
@@ -123,6 +141,21 @@ pub fn submission(
         }
         (submit::Step::Done, _) | (_, None) => draft.plan(Step::None, Next::Await),
     }
+}
+
+/// The cluster's data is older than the job: as with an object that came back without its status.
+fn restore(batch: &GeminiBatch, mut draft: Draft, seen: &Observed, env: &Env<'_>) -> Plan {
+    let Some(Credentials::Ready { fingerprint }) = &seen.credentials else {
+        return draft.plan(Step::None, Next::Now);
+    };
+    if let Some(annotation) = claim(batch, &draft.status, fingerprint, env) {
+        return draft.plan(Step::Claim { annotation }, Next::Now);
+    }
+    let key = draft.key().to_owned();
+    draft.status.start_time.get_or_insert(Time(env.now));
+    draft.status.runs = vec![restored_run(&key, fingerprint, env)];
+    draft.phase(Phase::Submitting);
+    draft.plan(Step::None, Next::Now)
 }
 
 /// The tag of a job speaks of the input, so a restored object needs its input before it can know its job.
@@ -320,6 +353,12 @@ pub fn state(submission: Submission) -> AttemptState {
         Submission::Abandoned => AttemptState::Abandoned,
         Submission::Quarantined => AttemptState::Quarantined,
     }
+}
+
+/// What a listing shows of attempts that the object does not know of.
+fn past(seen: &Observed) -> Option<submit::Listing> {
+    let jobs = seen.listing.as_ref()?.jobs.clone();
+    Some(submit::Listing { after: Duration::ZERO, spaced: true, jobs })
 }
 
 fn listing(run: &Run, seen: &Observed, memory: &Memory, env: &Env<'_>) -> Option<submit::Listing> {

@@ -1,6 +1,8 @@
 //! `plan` as a table, and its two properties: the end is absorbing, and planning twice without a change plans nothing.
 
+mod deliver;
 mod doubt;
+mod past;
 mod remote;
 
 use std::time::Duration;
@@ -70,6 +72,7 @@ fn fresh() -> GeminiBatch {
         namespace: Some("team".into()),
         uid: Some(UID.into()),
         generation: Some(1),
+        creation_timestamp: Some(Time(now())),
         ..ObjectMeta::default()
     };
     batch

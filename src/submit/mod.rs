@@ -17,7 +17,7 @@ pub use marker::{
     recognise, submit_key,
 };
 pub use step::{
-    Ambiguity, Attempt, AttemptState, Deletion, Job, Listing, Proof, Seen, Step, Wish, duplicates, proves,
-    step,
+    Ambiguity, Attempt, AttemptState, Deletion, History, Job, Listing, Proof, Seen, Step, Wish, duplicates,
+    proves, step,
 };
 pub use timing::Timing;

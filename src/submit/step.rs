@@ -88,6 +88,18 @@ pub struct Seen {
     pub approved: Option<i32>,
     pub wish: Wish,
     pub ambiguity: Ambiguity,
+    pub history: History,
+}
+
+/// Whether an object without an attempt can have had one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum History {
+    /// This process has known the object from its beginning, and has seen no attempt.
+    #[default]
+    Known,
+    /// The object is older than this process, or has lost an attempt that it had: the cluster's data may have been
+    /// restored from before the attempt, and a job may have been made for it.
+    Unknown,
 }
 
 /// A complete listing of all jobs of a key.
@@ -123,6 +135,8 @@ pub enum Step {
     Wait(Duration),
     /// Record this job as the attempt's.
     Adopt { name: String },
+    /// No attempt is known, and yet a job carries our K: go on as with an object that came back without its status.
+    Restore,
     /// A job carries our K with a tag that is not ours: stop.
     Foreign { name: String },
     /// A complete listing without a match: count it.
@@ -143,7 +157,7 @@ pub enum Step {
 
 /// Total over its inputs; without an attempt the first one is intended.
 pub fn step(attempt: Option<&Attempt>, seen: &Seen, timing: &Timing) -> Step {
-    let Some(attempt) = attempt else { return next_attempt(0, seen.wish) };
+    let Some(attempt) = attempt else { return first_attempt(seen, timing) };
     match attempt.state {
         AttemptState::Recorded => return Step::Done,
         // The poster itself will tell; should it die, its memory of being in flight dies with it.
@@ -160,6 +174,15 @@ pub fn step(attempt: Option<&Attempt>, seen: &Seen, timing: &Timing) -> Step {
         AttemptState::Quarantined => quarantined(attempt, seen, timing),
         AttemptState::Fenced => fenced(attempt, seen, timing),
         AttemptState::Abandoned => abandoned(attempt, seen, timing),
+    }
+}
+
+/// Where the past is not known, one look before anything is paid.
+fn first_attempt(seen: &Seen, timing: &Timing) -> Step {
+    match (next_attempt(0, seen.wish), seen.history, &seen.listing) {
+        (Step::Intend { .. }, History::Unknown, None) => Step::Wait(timing.listing_spacing),
+        (Step::Intend { .. }, History::Unknown, Some(listing)) if !listing.jobs.is_empty() => Step::Restore,
+        (next, _, _) => next,
     }
 }
 

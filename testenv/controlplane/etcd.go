@@ -15,8 +15,10 @@ const etcdSocket = "etcd.sock"
 // startEtcd runs an etcd of one member in this process. The API server reaches it by a unix
 // socket in DIR, so that neither a port nor a certificate of its own is needed.
 func startEtcd(o *options) error {
-	if err := os.RemoveAll(o.path("etcd")); err != nil {
-		return err
+	if !o.resume {
+		if err := os.RemoveAll(o.path("etcd")); err != nil {
+			return err
+		}
 	}
 	if err := os.Remove(o.path(etcdSocket)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err

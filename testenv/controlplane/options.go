@@ -28,6 +28,7 @@ type options struct {
 	port            int
 	controllers     string
 	holdControllers bool
+	resume          bool
 	parentPID       int
 	fsync           bool
 	audit           bool
@@ -41,6 +42,7 @@ func parseOptions(args []string) (*options, error) {
 	var o options
 	flags := flag.NewFlagSet("up", flag.ExitOnError)
 	flags.StringVar(&o.dir, "dir", "", "state `DIR`; what an earlier run left in it is wiped (default: a fresh temporary directory)")
+	flags.BoolVar(&o.resume, "resume", false, "with --dir and --api-port: go on with what an earlier run left in DIR (etcd's data, certificates, audit.log)")
 	flags.IntVar(&o.port, "api-port", 0, "`PORT` of the API server (default: a free one)")
 	flags.StringVar(&o.controllers, "controllers", "", "controllers to run (default: the five that tests need; with --node all)")
 	flags.BoolVar(&o.holdControllers, "hold-controllers", false, "write DIR/api-ready, then start the controllers only when DIR/go appears: kinds installed in between are garbage-collected at once")
@@ -57,6 +59,9 @@ func parseOptions(args []string) (*options, error) {
 		return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
 	o.apiServerArgs = strings.Fields(*apiServerArgs)
+	if o.resume && (o.dir == "" || o.port == 0) {
+		return nil, errors.New("--resume needs --dir and --api-port of the earlier run")
+	}
 
 	given := map[string]bool{}
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })

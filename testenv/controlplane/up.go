@@ -40,7 +40,11 @@ func up(args []string) (err error) {
 		return err
 	}
 	defer lock.Close()
-	for _, name := range []string{apiReadyFile, goFile, readyFile, "audit.log"} {
+	stale := []string{apiReadyFile, goFile, readyFile}
+	if !o.resume {
+		stale = append(stale, "audit.log")
+	}
+	for _, name := range stale {
 		if err := os.Remove(o.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
@@ -81,8 +85,10 @@ func lockDir(o *options) (*os.File, error) {
 }
 
 func bringUp(o *options, s *supervisor, started time.Time) error {
-	if err := writePKI(o); err != nil {
-		return err
+	if !o.resume {
+		if err := writePKI(o); err != nil {
+			return err
+		}
 	}
 	if err := startEtcd(o); err != nil {
 		return err

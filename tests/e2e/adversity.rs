@@ -61,6 +61,7 @@ async fn sigterm_during_the_post_finishes_it_and_its_record() {
     .await;
     bed.apply(&tickets("tickets", 3, "None")).await;
     bed.emulator.wait_held(1).await;
+    let before = bed.ledger().await.calls("batches.list");
     let mut controller = bed.controller.take().unwrap();
     controller.signal("TERM");
     poll(PATIENCE, async || if controller.logs().contains("shutting down") { Ok(()) } else { Err(()) })
@@ -76,7 +77,7 @@ async fn sigterm_during_the_post_finishes_it_and_its_record() {
     assert_eq!(batch_condition(&batch, "Submitted").unwrap().reason, "Submitted");
     let run = batch.status.as_ref().and_then(|s| s.runs.last()).unwrap();
     assert_eq!(run.remote_name.as_deref(), bed.ledger().await.jobs()[0]["name"].as_str());
-    assert_eq!(bed.ledger().await.calls("batches.list"), 0, "nothing had to be looked for");
+    assert_eq!(bed.ledger().await.calls("batches.list"), before, "nothing had to be looked for");
     bed.start_controller().await;
     bed.wait_complete("tickets").await;
     assert_one_job(&bed, 3).await;

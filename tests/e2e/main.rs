@@ -21,5 +21,6 @@ mod objects;
 mod orphans;
 mod outcomes;
 mod recovery;
+mod restore;
 mod sweep;
 mod webhooks;

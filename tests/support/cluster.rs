@@ -53,14 +53,13 @@ impl Cluster {
     /// Starts a control plane and installs the operator's manifests before its garbage collector looks for
     /// kinds.
     pub async fn start() -> Result<Self, String> {
+        Self::start_in(fresh_dir()?).await
+    }
+
+    /// The same with files in `dir`, whose path has to be short.
+    pub async fn start_in(dir: PathBuf) -> Result<Self, String> {
         install_crypto();
-        let program = tools::controlplane();
-        let dir = fresh_dir()?;
-        let mut command = std::process::Command::new(program);
-        restrict_environment(&mut command);
-        command.args(["up", "--hold-controllers", "--parent-pid", &std::process::id().to_string(), "--dir"]);
-        command.arg(&dir);
-        let mut process = Process::start("controlplane", &dir, command).map_err(|error| error.to_string())?;
+        let mut process = up(&dir, &["--hold-controllers"])?;
         wait_for_file(&mut process, &dir, "api-ready").await?;
         let cluster = Self {
             kubeconfig: dir.join("kubeconfig"),
@@ -72,6 +71,36 @@ impl Cluster {
         fs::write(dir.join("go"), "").map_err(|error| error.to_string())?;
         wait_for_file(&mut process, &dir, "ready").await?;
         Ok(Self { process: Mutex::new(Some(process)), ..cluster })
+    }
+
+    /// Stops the control plane at once, as a power cut would.
+    pub async fn stop(&self) -> Result<(), String> {
+        drop(self.process.lock().expect("nobody panics with this lock").take());
+        // Its parts die with it, a moment later.
+        let gone = poll(super::PATIENCE, async || {
+            let alive: Vec<_> = pids(&self.dir).into_iter().filter(is_alive).collect();
+            if alive.is_empty() { Ok(()) } else { Err(format!("still there: {alive:?}")) }
+        });
+        gone.await
+    }
+
+    /// Starts a stopped control plane on what its folder holds.
+    pub async fn resume(&self) -> Result<(), String> {
+        // What says that it is ready is the last run's.
+        let _ = fs::remove_file(self.dir.join("ready"));
+        let server = Kubeconfig::read_from(&self.kubeconfig).map_err(|error| error.to_string())?;
+        let server = server.clusters.first().and_then(|c| c.cluster.as_ref()?.server.clone());
+        let port = server.as_deref().and_then(|server| server.rsplit_once(':')).map(|(_, port)| port);
+        let mut process =
+            up(&self.dir, &["--resume", "--api-port", port.ok_or("no port in its kubeconfig")?])?;
+        wait_for_file(&mut process, &self.dir, "ready").await?;
+        *self.process.lock().expect("nobody panics with this lock") = Some(process);
+        Ok(())
+    }
+
+    /// etcd's data, to be copied and put back while nothing runs.
+    pub fn etcd_data(&self) -> PathBuf {
+        self.dir.join("etcd")
     }
 
     /// Installs the operator's manifests in a cluster that somebody else runs.
@@ -168,6 +197,26 @@ impl Cluster {
         });
         fs::write(path, config.to_string()).expect("the kubeconfig can be written");
     }
+}
+
+fn up(dir: &Path, more: &[&str]) -> Result<Process, String> {
+    fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let mut command = std::process::Command::new(tools::controlplane());
+    restrict_environment(&mut command);
+    command.args(["up", "--parent-pid", &std::process::id().to_string(), "--dir"]).arg(dir).args(more);
+    Process::start("controlplane", dir, command).map_err(|error| error.to_string())
+}
+
+/// Process ids that a control plane left in its folder.
+fn pids(dir: &Path) -> Vec<String> {
+    let files = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "pid"));
+    files.filter_map(|path| Some(fs::read_to_string(path).ok()?.trim().to_owned())).collect()
+}
+
+#[allow(clippy::ptr_arg)] // As `filter` wants it.
+fn is_alive(pid: &String) -> bool {
+    Path::new("/proc").join(pid).exists()
 }
 
 /// A client for the current context of a kubeconfig.

@@ -50,7 +50,7 @@ impl Story {
         let now = crate::controller::after(self.start, self.passed);
         let env = Env { uptime, ..self.world.at(now) };
         let newest = self.batch.status.as_ref().and_then(|s| s.runs.last()).cloned();
-        self.memory.watch(newest.as_ref(), uptime);
+        self.memory.watch(newest.as_ref(), now, uptime);
         let needs = needs(&self.batch, &self.memory, &env);
         let mut seen = admitted();
         seen.credentials = needs.credentials.then(|| Credentials::Ready { fingerprint: self.key.into() });

@@ -16,7 +16,13 @@ fn attempt(state: AttemptState) -> Attempt {
 }
 
 fn seen() -> Seen {
-    Seen { listing: None, approved: None, wish: Wish::Go, ambiguity: Ambiguity::ResubmitAfterProof }
+    Seen {
+        listing: None,
+        approved: None,
+        wish: Wish::Go,
+        ambiguity: Ambiguity::ResubmitAfterProof,
+        history: History::Known,
+    }
 }
 
 /// A listing that began so long after the intent or the proof.
@@ -36,6 +42,10 @@ fn quarantine(seen: Seen) -> Seen {
 
 fn stop(seen: Seen) -> Seen {
     Seen { wish: Wish::Stop, ..seen }
+}
+
+fn unknown_history(seen: Seen) -> Seen {
+    Seen { history: History::Unknown, ..seen }
 }
 
 fn close_together(seen: Seen) -> Seen {
@@ -58,6 +68,32 @@ fn table() {
         ("nothing yet", None, seen(), Step::Intend { n: 1 }),
         ("nothing yet, suspended", None, Seen { wish: Wish::Hold, ..seen() }, Step::Rest),
         ("nothing yet, cancelled", None, stop(seen()), Step::Rest),
+        // Older than the process: the cluster's data may be a backup from before an attempt.
+        ("no attempt known, not listed", None, unknown_history(seen()), wait.clone()),
+        (
+            "no attempt known, nothing there",
+            None,
+            unknown_history(listed(at_once, &[])),
+            Step::Intend { n: 1 },
+        ),
+        (
+            "no attempt known, and yet a job",
+            None,
+            unknown_history(listed(at_once, &[("batches/a", 1, Some(1))])),
+            Step::Restore,
+        ),
+        (
+            "no attempt known, and yet a job with our K",
+            None,
+            unknown_history(listed(at_once, &[("batches/a", 1, None)])),
+            Step::Restore,
+        ),
+        (
+            "no attempt known, suspended",
+            None,
+            unknown_history(Seen { wish: Wish::Hold, ..seen() }),
+            Step::Rest,
+        ),
         ("recorded", Some(a(Recorded)), unlisted.clone(), Step::Done),
         ("being sent", Some(Attempt { in_flight: true, ..a(Pending) }), unlisted.clone(), wait.clone()),
         // The first look.
@@ -226,8 +262,10 @@ fn any_sight() -> impl Strategy<Value = Seen> {
     });
     let wish = prop_oneof![Just(Wish::Go), Just(Wish::Hold), Just(Wish::Stop)];
     let ambiguity = prop_oneof![Just(Ambiguity::ResubmitAfterProof), Just(Ambiguity::Quarantine)];
-    (proptest::option::of(listing), proptest::option::of(1..50), wish, ambiguity)
-        .prop_map(|(listing, approved, wish, ambiguity)| Seen { listing, approved, wish, ambiguity })
+    let history = prop_oneof![Just(History::Known), Just(History::Unknown)];
+    (proptest::option::of(listing), proptest::option::of(1..50), wish, ambiguity, history).prop_map(
+        |(listing, approved, wish, ambiguity, history)| Seen { listing, approved, wish, ambiguity, history },
+    )
 }
 
 proptest! {
@@ -254,6 +292,7 @@ proptest! {
             Step::Done => prop_assert_eq!(attempt.state, AttemptState::Recorded),
             Step::Adopt { .. } | Step::Foreign { .. } => prop_assert!(shows),
             Step::Quarantine => prop_assert_eq!(seen.ambiguity, Ambiguity::Quarantine),
+            Step::Restore => prop_assert!(false, "there is an attempt"),
             Step::Wait(_) | Step::Count | Step::Unproven => {}
         }
         if attempt.in_flight && attempt.state == AttemptState::Pending {

@@ -23,6 +23,8 @@ pub enum Control {
     PostWithAnotherKey,
     /// An object without status goes on as if nothing had been.
     WipeWithoutWait,
+    /// An object that was put back to before its first attempt goes on as if it were new.
+    RollbackTakenForNew,
     /// A refusal closes the newest attempt, whosever it is.
     NoClosesAnothers,
     /// What was waited for never comes to its end: the check of ways out must see it.

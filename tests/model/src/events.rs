@@ -4,7 +4,7 @@ use stateright::{Model, Property};
 
 use crate::control::Control;
 use crate::protocol::{Look, Protocol};
-use crate::world::{Budget, Change, Controller, End, Job, Key, Post, State, World};
+use crate::world::{Budget, Change, Controller, End, Job, Key, Post, State, Status, World};
 
 /// One thing that happens. Numbers are places in the world's lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,7 @@ pub enum Action {
     ChangeKey { to: Key },
     RevokeKey,
     WipeStatus,
+    RollBack,
     Cancel,
 }
 
@@ -111,6 +112,13 @@ impl Protocol {
             Action::WipeStatus => {
                 world.left.wipes -= 1;
                 (world.object.status, world.waited) = (None, false);
+                self.written(world);
+            }
+            Action::RollBack => {
+                world.left.rollbacks -= 1;
+                world.jobs.iter_mut().for_each(|job| job.visible = true);
+                (world.object.status, world.waited) = (Some(Status::default()), false);
+                world.object.rolled_back = true;
                 self.written(world);
             }
             Action::Cancel => {
@@ -221,6 +229,9 @@ impl Model for Protocol {
         }
         if left.wipes > 0 && world.object.status.is_some() {
             actions.push(Action::WipeStatus);
+        }
+        if left.rollbacks > 0 && world.attempt().is_some() && world.is_quiet() {
+            actions.push(Action::RollBack);
         }
         if left.cancellations > 0 {
             actions.push(Action::Cancel);

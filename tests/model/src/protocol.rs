@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::control::Control;
 use crate::submit::{
-    self, Ambiguity, Conclusion, Deletion, Listing, Proof, Refusal, Seen, Standing, Step, Timing, Verdict,
-    Wish,
+    self, Ambiguity, Conclusion, Deletion, History, Listing, Proof, Refusal, Seen, Standing, Step, Timing,
+    Verdict, Wish,
 };
 use crate::world::{Attempt, Budget, Change, Controller, End, File, Job, Key, Post, State, Status, World};
 
@@ -110,6 +110,11 @@ impl Protocol {
             approved: None,
             wish: if seen.cancelled { Wish::Stop } else { Wish::Go },
             ambiguity: self.ambiguity,
+            history: if seen.rolled_back && !self.breaks(Control::RollbackTakenForNew) {
+                History::Unknown
+            } else {
+                History::Known
+            },
         };
         let change = match submit::step(view.as_ref(), &facts, &self.timing) {
             Step::Intend { n } => {
@@ -134,6 +139,7 @@ impl Protocol {
             Step::Close if self.breaks(Control::NeverCloses) => return None,
             Step::Close => Change::Close,
             Step::Quarantine => Change::Quarantine,
+            Step::Restore => Change::Restore,
             Step::Rest | Step::Wait(_) | Step::Count | Step::Done | Step::Foreign { .. } | Step::Unproven => {
                 return None;
             }

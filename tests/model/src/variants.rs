@@ -18,8 +18,12 @@ pub struct Variant {
     pub expected: Expected,
     /// Takes minutes: only on demand.
     pub full: bool,
+    /// Visits (of a state that was seen before, too) after which memory would not suffice.
+    pub most: Option<usize>,
 }
 
+/// About 60 million states, in 12 GB.
+const MOST: usize = 240_000_000;
 /// Two crashes, two messages lost or late, three uploads, three attempts.
 const BASIC: Budget = Budget {
     crashes: 2,
@@ -28,12 +32,14 @@ const BASIC: Budget = Budget {
     key_changes: 0,
     revocations: 0,
     wipes: 0,
+    rollbacks: 0,
     cancellations: 0,
     uploads: 3,
     attempts: 3,
 };
 const KEYS: Budget = Budget { key_changes: 2, ..BASIC };
 const WIPES: Budget = Budget { wipes: 1, ..BASIC };
+const ROLLBACKS: Budget = Budget { rollbacks: 1, ..BASIC };
 const REFUSALS: Budget = Budget { refusals: 1, ..BASIC };
 /// Everything at once.
 const ALL: Budget =
@@ -51,6 +57,7 @@ pub fn all() -> Vec<Variant> {
             Budget { key_changes: 1, ..BASIC },
         ),
         holds("… the status is lost, as after a restore", 2, WIPES),
+        holds("… a backup from before the first attempt is restored", 2, ROLLBACKS),
         holds("… the batch is cancelled", 2, Budget { cancellations: 1, ..BASIC }),
         Variant {
             protocol: Protocol { ambiguity: Ambiguity::Quarantine, ..Protocol::new(2, BASIC) },
@@ -69,6 +76,12 @@ pub fn all() -> Vec<Variant> {
         fails("listings count with whatever key", Control::ListingByAnotherKey, 2, KEYS),
         fails("the request is sent with another key than its intent's", Control::PostWithAnotherKey, 2, KEYS),
         fails("a lost status is taken for a new batch", Control::WipeWithoutWait, 2, WIPES),
+        fails(
+            "a restored backup's object is taken for a new one",
+            Control::RollbackTakenForNew,
+            2,
+            ROLLBACKS,
+        ),
         fails("a refusal closes the newest attempt, whosever it is", Control::NoClosesAnothers, 2, REFUSALS),
         fails("a fenced attempt is never closed", Control::NeverCloses, 2, BASIC),
     ]);
@@ -81,6 +94,7 @@ pub fn all() -> Vec<Variant> {
                 Budget { key_changes: 1, crashes: 1, losses: 1, ..WIPES },
             ),
             holds("… everything at once", 2, ALL),
+            Variant { most: Some(MOST), ..holds("… everything at once", 3, ALL) },
         ]
         .map(|variant| Variant { full: true, ..variant }),
     );
@@ -88,10 +102,16 @@ pub fn all() -> Vec<Variant> {
 }
 
 fn holds(name: &'static str, controllers: usize, budget: Budget) -> Variant {
-    Variant { name, protocol: Protocol::new(controllers, budget), expected: Expected::Holds, full: false }
+    Variant {
+        name,
+        protocol: Protocol::new(controllers, budget),
+        expected: Expected::Holds,
+        full: false,
+        most: None,
+    }
 }
 
 fn fails(name: &'static str, control: Control, controllers: usize, budget: Budget) -> Variant {
     let protocol = Protocol { control: Some(control), ..Protocol::new(controllers, budget) };
-    Variant { name, protocol, expected: Expected::Fails, full: false }
+    Variant { name, protocol, expected: Expected::Fails, full: false, most: None }
 }

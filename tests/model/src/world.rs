@@ -32,6 +32,8 @@ pub struct Object {
     pub cancelled: bool,
     /// `None`: lost, as when a backup is restored without its status.
     pub status: Option<Status>,
+    /// The cluster's data went back to before the first attempt, and the controllers know that this can have been.
+    pub rolled_back: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -198,6 +200,7 @@ pub struct Budget {
     pub key_changes: u8,
     pub revocations: u8,
     pub wipes: u8,
+    pub rollbacks: u8,
     /// `spec.cancelled` set.
     pub cancellations: u8,
     pub uploads: u8,
@@ -228,7 +231,12 @@ pub struct World {
 impl World {
     pub fn new(controllers: usize, left: Budget) -> Self {
         Self {
-            object: Object { claimed: Key::A, cancelled: false, status: Some(Status::default()) },
+            object: Object {
+                claimed: Key::A,
+                cancelled: false,
+                status: Some(Status::default()),
+                rolled_back: false,
+            },
             secret: Key::A,
             revoked: false,
             files: vec![],
@@ -261,6 +269,17 @@ impl World {
     /// All files that this key lists, as bits.
     pub fn files_seen_by(&self, key: Key) -> u8 {
         (0..8).filter(|file| self.has_file(*file, key)).fold(0, |seen, file| seen | 1 << file)
+    }
+
+    /// A backup is put back when nothing is under way and every listing shows what there is.
+    pub fn is_quiet(&self) -> bool {
+        let is_under_way = |c: &Controller| {
+            matches!(
+                c,
+                Controller::Posting { .. } | Controller::Waiting { .. } | Controller::Concluding { .. }
+            )
+        };
+        self.posts.is_empty() && !self.controllers.iter().any(is_under_way)
     }
 
     /// The submission has come to its end: a job is recorded, or a person has to decide.

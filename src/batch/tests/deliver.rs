@@ -7,13 +7,13 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::events::{Recorder, Reporter};
 
-use super::deliver::{Meanwhile, meanwhile};
-use super::memory::Memory;
-use super::observed::{JobFacts, Observed};
-use super::plan::{Step, needs, plan};
-use super::record::{self, Delivery};
-use super::schedule::{rest, resting};
-use super::tests::{World, job, now, recorded};
+use super::super::deliver::{Meanwhile, meanwhile};
+use super::super::memory::Memory;
+use super::super::observed::{JobFacts, Observed};
+use super::super::plan::{Step, needs, plan};
+use super::super::record::{self, Delivery};
+use super::super::schedule::{rest, resting};
+use super::{World, job, now, recorded};
 use crate::api::batch::{GeminiBatch, LastEvent, Phase};
 use crate::api::condition::{get, is_true};
 use crate::api::{FINALIZER, RESUBMIT_ANNOTATION};
@@ -63,7 +63,7 @@ fn an_ended_job_is_looked_at_and_delivered_until_its_results_are() {
         Memory {
             job: Some(found(State::Succeeded)),
             swept: Some(now()),
-            rest: super::schedule::rest(&batch, &Error::Results("cut".into()), 0, &world.timing, now()),
+            rest: rest(&batch, &Error::Results("cut".into()), 0, &world.timing, now()),
             ..Memory::default()
         },
     ] {
@@ -304,6 +304,6 @@ async fn a_panic_of_one_object_is_its_own_error() {
     });
     let mut batch = ended(&World::new());
     batch.metadata.finalizers = Some(vec![FINALIZER.into()]);
-    let seen = super::reconcile(Arc::new(Guarded(Ok(batch))), ctx).await;
+    let seen = super::super::reconcile(Arc::new(Guarded(Ok(batch))), ctx).await;
     assert!(matches!(seen, Err(Error::Panicked)), "{seen:?}");
 }

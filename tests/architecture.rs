@@ -65,6 +65,21 @@ fn the_emulator_is_a_package_of_its_own() {
     assert!(!dependencies.contains("gemini-emulator"), "the operator depends on the emulator's package");
 }
 
+/// Who judges the operator shares no type with it: a mistake in one would hide itself.
+#[test]
+fn the_checker_is_a_package_of_its_own() {
+    let checker = fs::read_to_string(root().join("tests/checker/Cargo.toml")).unwrap();
+    let dependencies = checker.split("\n[dependencies]\n").nth(1).expect("Cargo.toml has dependencies");
+    assert!(!dependencies.contains("gemini"), "tests/checker/Cargo.toml names the operator or the emulator");
+    let sources: Vec<Source> =
+        sources().into_iter().filter(|source| source.path.starts_with("tests/checker/")).collect();
+    assert!(!sources.is_empty(), "the sources were not found");
+    for source in sources {
+        let elsewhere = ["#[path", "include!("].iter().any(|words| source.text.contains(words));
+        assert!(!elsewhere, "{}: the checker takes no source from elsewhere", source.path);
+    }
+}
+
 /// Every room that there is has rules: a new folder must say whom it may know.
 #[test]
 fn every_room_has_rules() {

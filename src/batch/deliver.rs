@@ -118,7 +118,7 @@ async fn conclude(
 
 /// What was written between reading and writing.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Meanwhile {
+pub enum Meanwhile {
     /// Nothing that the end depends on.
     Hint,
     /// The end, by another controller.
@@ -127,7 +127,7 @@ pub(super) enum Meanwhile {
     Other,
 }
 
-pub(super) fn meanwhile(before: &GeminiBatch, now: &GeminiBatch) -> Meanwhile {
+pub fn meanwhile(before: &GeminiBatch, now: &GeminiBatch) -> Meanwhile {
     let id = |batch: &GeminiBatch| (batch.metadata.uid.clone(), batch.metadata.generation);
     if id(before) != id(now) || now.metadata.deletion_timestamp.is_some() {
         Meanwhile::Other

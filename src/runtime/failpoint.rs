@@ -110,25 +110,42 @@ pub fn reached(place: &str, side: Side) {
 }
 
 fn act(point: &Armed) {
-    // Written at once, and before anything happens: whoever armed the point waits for these words.
-    let _ = writeln!(std::io::stderr(), "failpoint reached: {}", point.text);
-    let signalled = match point.action {
-        #[allow(clippy::panic)] // What it is there for.
-        Action::Panic => panic!("failpoint {}", point.text),
-        Action::Kill => signal("KILL"),
-        Action::Stop => signal("STOP"),
-        Action::Term => signal("TERM"),
+    // Whoever armed the point waits for these words.
+    let words = format!("failpoint reached: {}", point.text);
+    let done = match point.action {
+        Action::Stop => shell(STOP, &words),
+        Action::Kill | Action::Term | Action::Panic => {
+            // Before anything happens, and written at once.
+            let _ = writeln!(std::io::stderr(), "{words}");
+            match point.action {
+                Action::Kill => shell("kill -s KILL \"$1\"", &words),
+                Action::Term => shell("kill -s TERM \"$1\"", &words),
+                #[allow(clippy::panic)] // What it is there for.
+                Action::Panic | Action::Stop => panic!("{words}"),
+            }
+        }
     };
-    if !signalled.is_ok_and(|status| status.success()) {
+    if !done.is_ok_and(|status| status.success()) {
         let _ = writeln!(std::io::stderr(), "failpoint failed: {}", point.text);
         std::process::abort();
     }
 }
 
-/// By the shell: the standard library sends no signals.
-fn signal(name: &str) -> std::io::Result<ExitStatus> {
+/// One thread takes the signal and tells the others: until it has, this one would go on past its point. So nobody is told
+/// that the process has stopped before all of it has.
+const STOP: &str = r#"
+kill -s STOP "$1" || exit 1
+tries=0
+until grep -q '^State:[[:space:]]*T' "/proc/$1/status"; do
+  tries=$((tries + 1)); [ "$tries" -lt 1000 ] || exit 1
+  sleep 0.01
+done
+echo "$0" >&2"#;
+
+/// The standard library sends no signals. Returns when the script has ended.
+fn shell(script: &str, words: &str) -> std::io::Result<ExitStatus> {
     let process = std::process::id().to_string();
-    Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &process]).status()
+    Command::new("sh").args(["-c", script, words, &process]).status()
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ async fn a_running_batch_is_cancelled_once_and_delivers_what_was_answered() {
     let ledger = bed.ledger().await;
     assert_eq!((ledger.calls("batches.create"), ledger.calls("batches.cancel")), (1, 1));
     assert_eq!(ledger.rows_paid(), 5);
+    bed.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,6 +62,7 @@ async fn a_batch_that_did_not_run_yet_is_cancelled_for_nothing() {
     bed.wait_condition("pending", "Failed", "True", "Cancelled").await;
     let ledger = bed.ledger().await;
     assert_eq!((ledger.calls("batches.cancel"), ledger.rows_paid()), (1, 0));
+    bed.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,4 +82,5 @@ async fn a_suspended_batch_does_nothing_until_it_is_resumed() {
     let batch = bed.wait_complete("tickets").await;
     assert_eq!(batch_condition(&batch, "Suspended").unwrap().reason, "Resumed");
     assert_eq!(bed.ledger().await.jobs().len(), 2);
+    bed.assert_invariants().await;
 }

@@ -62,6 +62,7 @@ async fn a_cut_download_is_fetched_again_at_once() {
     // One after recording, one for the event, one with each further try.
     assert!(ledger.calls("batches.get") <= 4, "{:?}", ledger.sequence());
     assert_eq!(counter(&bed, "gemini_operator_sweep_rescues_total").await, 0, "no sweep had to help");
+    bed.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,6 +96,7 @@ async fn a_row_without_a_line_is_missing_and_holds_nobody_up() {
     bed.apply(&batch("unsized")).await;
     check("unsized").await;
     assert_eq!(bed.ledger().await.calls("files.download"), 1 + 3);
+    bed.assert_invariants().await;
 }
 
 /// The job's output as it is at Gemini.
@@ -161,6 +163,7 @@ async fn answers_are_delivered_when_the_input_changed_or_went() {
         assert_eq!((&manifest["order"], &manifest["inputDrift"]), (&json!("output"), &json!(true)));
         assert_eq!(manifest["rows"]["missingUnnamed"], 1);
     }
+    bed.assert_invariants().await;
 }
 
 /// How long it takes until this call was made so often.
@@ -198,6 +201,7 @@ async fn a_refused_upload_is_tried_again_slower_and_slower() {
     bed.emulator.set_faults(&json!({})).await;
     bed.wait_complete("failing").await;
     assert_eq!(bed.ledger().await.rows_paid(), 6);
+    bed.assert_invariants().await;
 }
 
 /// A batch whose job has ended, and whose results have no place.
@@ -256,6 +260,7 @@ async fn results_wait_for_a_sink_that_is_not_ours() {
     });
     seen.await.expect("an Event tells of paid results that went with the batch");
     assert_eq!(bed.ledger().await.rows_paid(), 9);
+    bed.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -286,6 +291,7 @@ async fn results_too_large_for_the_sink_are_given_up_only_when_gemini_has_them_n
         json!({"rules": [{"match": {"call": ["files.download", "files.get"]}, "do": {"status": 404}}]});
     bed.emulator.set_faults(&gone).await;
     bed.wait_condition("tickets", "Failed", "True", "SinkFailed").await;
+    bed.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -301,6 +307,7 @@ async fn a_write_by_others_during_the_delivery_costs_no_second_fetch() {
     let batch = bed.wait_complete("tickets").await;
     assert_eq!(batch.metadata.labels.unwrap()["touched"], "yes");
     assert_eq!(bed.ledger().await.calls("files.download"), 1);
+    bed.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -330,4 +337,5 @@ async fn a_transfer_without_end_does_not_keep_an_object_from_going() {
     bed.apply(&tickets("uploading", 3, "None")).await;
     wait_calls(&bed, "files.upload_start", before + 1).await;
     delete("uploading").await;
+    bed.assert_invariants().await;
 }

@@ -74,6 +74,7 @@ async fn five_hundred_rows_cost_what_one_row_costs() {
         let refused: Vec<_> = one.controller_writes.iter().filter(|w| !w.contains(" 20")).collect();
         assert!(refused.is_empty(), "no write was in vain: {refused:?}");
     }
+    bed.assert_invariants().await;
 }
 
 /// The event of a short job is there before the answer that names the job.
@@ -120,4 +121,5 @@ async fn an_event_before_its_job_is_recorded_completes_the_batch() {
     counted.await.expect("the early event is stored");
     let batch = bed.batches().get("tickets").await.unwrap();
     assert_eq!(batch.status.unwrap().last_event.map(|e| e.type_).as_deref(), Some("batch.succeeded"));
+    bed.assert_invariants().await;
 }

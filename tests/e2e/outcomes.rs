@@ -84,6 +84,7 @@ async fn every_class_is_counted_and_failed_rows_can_be_submitted_again() {
     assert_eq!(by_class(&again), [("OK", 8)].into());
     assert_eq!(keys(&bed.results("second").await.answers), failed);
     assert_eq!(bed.ledger().await.calls("batches.create"), 2);
+    bed.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,6 +104,7 @@ async fn five_percent_may_fail_and_no_more() {
     let batch = bed.wait_condition("few", "Failed", "True", "TooManyFailedRows").await;
     assert_eq!(by_class(&batch), [("OK", 18), ("Transient", 2)].into());
     bed.wait_condition("all", "Failed", "True", "TooManyFailedRows").await;
+    bed.assert_invariants().await;
 }
 
 /// A job that ends badly: its words reach the user, and nothing is submitted again.
@@ -136,4 +138,5 @@ async fn a_job_that_fails_or_expires_says_so() {
         assert!(message.contains(words), "{name}: {message}");
     }
     assert_eq!(bed.ledger().await.calls("batches.create"), 3);
+    bed.assert_invariants().await;
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use gemini_operator_checker::Bounds;
 use serde_json::json;
 
 use crate::objects::tickets;
@@ -86,6 +87,7 @@ async fn a_restored_backup_pays_for_nothing_again() {
     // As Kubernetes asks of everybody who restores a backup: the clients start anew, since versions of objects went back.
     bed.kill_controller();
     cluster.stop().await.unwrap();
+    let restored = jiff::Timestamp::now();
     fs::remove_dir_all(cluster.etcd_data()).unwrap();
     copy(&backup, &cluster.etcd_data());
     cluster.resume().await.unwrap();
@@ -104,6 +106,7 @@ async fn a_restored_backup_pays_for_nothing_again() {
     }
     let ledger = bed.ledger().await;
     assert_eq!((ledger.jobs().len(), ledger.calls("batches.create")), (4, 4), "nothing was submitted again");
+    bed.assert_holds(&Bounds { restored_at: vec![restored], ..bed.bounds() }).await;
     drop(bed);
     cluster.end().await.unwrap();
 }

@@ -1,5 +1,6 @@
 //! Looking after jobs: what others have in the project, what stands between, and what cannot be read holds nothing up.
 
+use gemini_operator_checker::Bounds;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::ResourceExt;
@@ -55,6 +56,7 @@ async fn a_cancellation_does_not_wait_for_the_sweep() {
     assert_eq!(count(&since[..first], "batches.list"), 0, "not by the sweep: {since:?}");
     bed.wait_condition("tickets", "Failed", "True", "Cancelled").await;
     assert_eq!(bed.ledger().await.calls("batches.cancel"), 1);
+    bed.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,6 +76,7 @@ async fn what_others_have_in_the_project_holds_no_batch() {
     bed.apply(&tickets("by-itself", 3, "None")).await;
     bed.wait_complete("by-itself").await;
     assert!(bed.ledger().await.calls("batches.list") > listed, "a sweep was tried");
+    bed.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,6 +93,7 @@ async fn a_sweep_shows_that_a_job_runs() {
     })
     .await;
     assert_eq!(bed.ledger().await.calls("batches.get"), 1, "the listing said so, no further GET");
+    bed.assert_holds(&Bounds { unfinished: vec!["tickets".into()], ..bed.bounds() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,6 +109,7 @@ async fn a_404_that_nothing_bears_out_ends_no_batch() {
     let ledger = bed.ledger().await;
     assert_eq!((ledger.calls("batches.create"), ledger.rows_paid()), (1, 3));
     assert!(ledger.calls("batches.get") >= 3, "all faults were met: {:?}", ledger.sequence());
+    bed.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,6 +126,7 @@ async fn a_job_that_is_gone_is_told_so() {
     let batch = bed.wait_condition("tickets", "Failed", "True", "RemoteGone").await;
     assert!(batch_condition(&batch, "Failed").unwrap().message.contains(&remote));
     assert_eq!(bed.ledger().await.calls("batches.create"), 1, "nothing is submitted again");
+    bed.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,6 +148,7 @@ async fn only_a_whole_and_active_file_is_paid_for() {
     assert_eq!(count(before, "files.delete"), 2, "what is damaged is removed: {before:?}");
     assert_eq!(count(before, "files.get"), 3, "processing twice, then active: {before:?}");
     assert_eq!(count(&calls, "batches.create"), 1);
+    bed.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,4 +226,6 @@ async fn objects_that_cannot_be_read_go_when_they_are_deleted() {
     let keyring: Api<Secret> = Api::namespaced(bed.client.clone(), OPERATOR_NAMESPACE);
     let keyring = keyring.get(gemini_operator::api::keyring::KEYRING_SECRET).await.unwrap();
     assert!(!keyring.data.unwrap_or_default().contains_key(&webhook.uid().unwrap()), "its secret is gone");
+    // What it left is named by its Event: nobody can read what it was.
+    bed.assert_holds(&Bounds { forgotten: vec!["broken".into()], ..bed.bounds() }).await;
 }

@@ -1,10 +1,10 @@
 //! What the checker says of a bed: everything that the run left behind, judged apart from the operator's own code.
 //!
-//! `GEMINI_OPERATOR_EVIDENCE=DIR` keeps the evidence of a run that does not hold, for
+//! `GEMINI_OPERATOR_EVIDENCE=DIR` keeps the evidence, for
 //! `gemini-operator-checker --ledger DIR/NAMESPACE/ledger.json …`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
 use gemini_operator_checker::{Bounds, Evidence, Report, check};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -45,10 +45,8 @@ impl Room {
         for unjudged in &report.unjudged {
             eprintln!("{}: not judged: {unjudged}", self.namespace);
         }
-        if !report.violations.is_empty()
-            && let Some(dir) = std::env::var_os("GEMINI_OPERATOR_EVIDENCE")
-        {
-            self.keep(&evidence, PathBuf::from(dir).join(&self.namespace));
+        if let Some(dir) = std::env::var_os("GEMINI_OPERATOR_EVIDENCE") {
+            keep(&evidence, &Path::new(&dir).join(&self.namespace));
         }
         report
     }
@@ -59,20 +57,19 @@ impl Room {
         assert!(report.violations.is_empty(), "the run does not hold:\n{report}");
         report
     }
+}
 
-    fn keep(&self, evidence: &Evidence, dir: PathBuf) {
-        let lines: String = evidence.audit.iter().flatten().map(|event| format!("{event}\n")).collect();
-        let files = [
-            ("ledger.json", evidence.ledger.to_string()),
-            ("audit.log", lines),
-            ("objects.json", json!({"items": evidence.objects}).to_string()),
-            ("orphans.json", evidence.orphans.clone().unwrap_or_default().to_string()),
-        ];
-        fs::create_dir_all(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
-        for (name, text) in files {
-            fs::write(dir.join(name), text).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
-        }
-        eprintln!("{}: the evidence is kept in {}", self.namespace, dir.display());
+fn keep(evidence: &Evidence, dir: &Path) {
+    let lines: Vec<String> = evidence.audit.iter().flatten().map(Value::to_string).collect();
+    let files = [
+        ("ledger.json", evidence.ledger.to_string()),
+        ("audit.log", lines.join("\n")),
+        ("objects.json", json!({"items": evidence.objects}).to_string()),
+        ("orphans.json", evidence.orphans.clone().unwrap_or_default().to_string()),
+    ];
+    fs::create_dir_all(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    for (name, text) in files {
+        fs::write(dir.join(name), text).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
     }
 }
 

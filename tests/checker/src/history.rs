@@ -121,6 +121,8 @@ pub struct Written {
     pub runs: Vec<Run>,
     /// Somebody else did it: what stood there before does not count any more.
     pub is_reset: bool,
+    /// The first one after an older state was put back.
+    pub is_anew: bool,
 }
 
 /// A hint that the receiver stored.
@@ -164,10 +166,15 @@ impl Life {
         self.statuses.iter().find(has).map(|w| w.received)
     }
 
-    /// Its statuses, each with the one before; the first after a reset has none.
+    /// Its statuses, each with the one before. The first after a reset has none, nor has one after a write of which nobody
+    /// knows whether it was applied.
     pub fn steps(&self) -> impl Iterator<Item = (Option<&Written>, &Written)> {
         self.statuses.iter().enumerate().map(|(at, now)| {
-            let before = at.checked_sub(1).map(|at| &self.statuses[at]).filter(|_| !now.is_reset);
+            let before = at.checked_sub(1).map(|at| &self.statuses[at]);
+            let before = before.filter(|_| !now.is_reset && !now.is_anew);
+            let before = before.filter(|before| {
+                !self.uncertain.iter().any(|w| before.received <= w.received && w.received <= now.received)
+            });
             (before.filter(|w| !w.is_reset), now)
         })
     }
@@ -218,7 +225,14 @@ impl History {
                 // Nothing says when it was written.
                 let status = object["status"].clone();
                 let (at, runs) = (Timestamp::MAX, runs_of(&status));
-                life.statuses.push(Written { received: at, ended: at, status, runs, is_reset: false });
+                life.statuses.push(Written {
+                    received: at,
+                    ended: at,
+                    status,
+                    runs,
+                    is_reset: false,
+                    is_anew: false,
+                });
             }
         }
         let last = audit.iter().filter_map(|event| time(event, "stageTimestamp")).max();
@@ -234,6 +248,18 @@ impl History {
             }
         }
         Self { lives, writes, keys, jobs, last }
+    }
+
+    /// An older state of everything was put back at this moment.
+    pub fn begin_anew(&mut self, at: Timestamp) {
+        for life in &mut self.lives {
+            if let Some(first) = life.statuses.iter_mut().find(|w| w.received >= at) {
+                first.is_anew = true;
+            }
+            // What was deleted since then is there again.
+            life.deleted = life.deleted.filter(|deleted| *deleted >= at);
+            life.released = life.released.filter(|released| *released >= at);
+        }
     }
 
     /// Whose K this is: several objects one after the other, where one was restored.
@@ -305,6 +331,7 @@ fn status(all: &mut Vec<Life>, write: &Write, place: &(String, String)) {
         status: write.body["status"].clone(),
         runs: runs_of(&write.body["status"]),
         is_reset: false,
+        is_anew: false,
     };
     match &write.who {
         Who::Controller => {

@@ -83,6 +83,8 @@ pub struct Bounds {
     pub looks_per_window: usize,
     /// From then on nothing was to happen.
     pub quiet_since: Option<Timestamp>,
+    /// At these moments an older state of the API server was put back: what stood there before them does not bind.
+    pub restored_at: Vec<Timestamp>,
     /// Batches that the run left on their way.
     pub unfinished: Vec<String>,
     /// Listings lagged longer than they may (A1), or a create without its file made a job (A4): so many jobs may be one
@@ -101,6 +103,7 @@ impl Default for Bounds {
             deletion_grace: Duration::from_mins(1),
             looks_per_window: 4,
             quiet_since: None,
+            restored_at: vec![],
             unfinished: vec![],
             late_jobs: 0,
             forgotten: vec![],
@@ -218,7 +221,8 @@ pub fn check(evidence: &Evidence, bounds: &Bounds) -> Report {
     let mut report = Report::default();
     let ledger = Ledger::read(&evidence.ledger);
     let audit = evidence.audit.as_deref().unwrap_or_default();
-    let history = History::read(audit, &evidence.objects, read::time(&evidence.ledger, "taken"));
+    let mut history = History::read(audit, &evidence.objects, read::time(&evidence.ledger, "taken"));
+    bounds.restored_at.iter().for_each(|at| history.begin_anew(*at));
     let case = Case { evidence, bounds, ledger: &ledger, history: &history };
     if evidence.audit.is_none() {
         report

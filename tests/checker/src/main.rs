@@ -8,7 +8,9 @@ use serde_json::Value;
 
 const USAGE: &str = "\
 usage: gemini-operator-checker --ledger FILE [--audit FILE] [--objects FILE] [--orphans FILE] [--namespace NAME]...
-                               [--divisor N] [--looks N] [--late-jobs N] [--quiet-since TIME] [--unfinished BATCH]...
+                               [--divisor N] [--looks N] [--late-jobs N] [--quiet-since TIME] [--restored-at TIME]...
+                               [--deletion-grace SECONDS] [--unfinished BATCH]... [--forgotten BATCH]...
+                               [--sink-changed BATCH]...
 
   --ledger FILE       what GET /_emulator/ledger answers
   --audit FILE        the API server's audit log, one event a line
@@ -19,7 +21,12 @@ usage: gemini-operator-checker --ledger FILE [--audit FILE] [--objects FILE] [--
   --looks N           looks at one job that one window may have
   --late-jobs N       the run broke A1 or A4 on purpose: so many jobs may be one too many, if they were ended since
   --quiet-since TIME  from then on nothing was to happen
+  --restored-at TIME  an older state of the API server was put back then
+  --deletion-grace S  how much longer than its timeout a deletion may take (60)
   --unfinished BATCH  the run left it on its way
+  --forgotten BATCH   it was deleted, and what it left could not be written down
+  --sink-changed BATCH
+                      somebody else changed its sink
 
 Ends with 1 where something is wrong, and with 2 where it cannot judge.";
 
@@ -48,10 +55,11 @@ fn judge(mut arguments: impl Iterator<Item = String>) -> Result<bool, String> {
             "--looks" => bounds.looks_per_window = number(&value)?,
             "--late-jobs" => bounds.late_jobs = number(&value)?,
             "--deletion-grace" => bounds.deletion_grace = Duration::from_secs(number(&value)?),
-            "--quiet-since" => {
-                bounds.quiet_since = Some(value.parse().map_err(|error| format!("{value}: {error}"))?);
-            }
+            "--quiet-since" => bounds.quiet_since = Some(moment(&value)?),
+            "--restored-at" => bounds.restored_at.push(moment(&value)?),
             "--unfinished" => bounds.unfinished.push(value),
+            "--forgotten" => bounds.forgotten.push(value),
+            "--sink-changed" => bounds.sinks_changed.push(value),
             other => return Err(format!("{other} is not known")),
         }
     }
@@ -76,6 +84,10 @@ fn json(text: &str) -> Result<Value, String> {
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{text} is not a number"))
+}
+
+fn moment(text: &str) -> Result<jiff::Timestamp, String> {
+    text.parse().map_err(|error| format!("{text}: {error}"))
 }
 
 fn items(list: &Value) -> Vec<Value> {

@@ -1,5 +1,7 @@
 //! I7: results are in the sink iff the status says so, and whole.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -9,13 +11,14 @@ use crate::{Case, Report};
 const BATCH: &str = "gemini-operator.io/batch";
 
 pub fn check(case: &Case<'_>, report: &mut Report) {
+    let sinks = sinks(&case.evidence.objects);
     for object in case.evidence.objects.iter().filter(|object| object["kind"] == "GeminiBatch") {
         let metadata = &object["metadata"];
         let (namespace, name) = (text(metadata, "namespace"), text(metadata, "name"));
         if case.bounds.sinks_changed.iter().any(|changed| changed == name) {
             continue;
         }
-        let sink = Sink::read(&case.evidence.objects, namespace, name);
+        let sink = Sink::read(sinks.get(&(namespace, name)).map_or(&[][..], Vec::as_slice));
         let status = &object["status"];
         let found = match status.get("output").filter(|output| !output.is_null()) {
             Some(output) => delivered(status, output, &sink),
@@ -27,6 +30,17 @@ pub fn check(case: &Case<'_>, report: &mut Report) {
     }
 }
 
+/// ConfigMaps by the namespace and the name of their batch.
+fn sinks(objects: &[Value]) -> BTreeMap<(&str, &str), Vec<&Value>> {
+    let mut sinks: BTreeMap<(&str, &str), Vec<&Value>> = BTreeMap::new();
+    for map in objects.iter().filter(|object| object["kind"] == "ConfigMap") {
+        let metadata = &map["metadata"];
+        let place = (text(metadata, "namespace"), text(&metadata["annotations"], BATCH));
+        sinks.entry(place).or_default().push(map);
+    }
+    sinks
+}
+
 /// The documents of a batch, put together.
 struct Sink {
     maps: Vec<String>,
@@ -36,13 +50,8 @@ struct Sink {
 }
 
 impl Sink {
-    fn read(objects: &[Value], namespace: &str, batch: &str) -> Self {
-        let is_its = |object: &&Value| {
-            object["kind"] == "ConfigMap"
-                && object["metadata"]["namespace"] == namespace
-                && object["metadata"]["annotations"][BATCH] == batch
-        };
-        let mut maps: Vec<&Value> = objects.iter().filter(is_its).collect();
+    fn read(maps: &[&Value]) -> Self {
+        let mut maps = maps.to_vec();
         // NAME, NAME-1, … NAME-10: the shorter first.
         maps.sort_by_key(|map| (text(&map["metadata"], "name").len(), text(&map["metadata"], "name")));
         let joined = |key: &str| maps.iter().map(|map| text(&map["data"], key)).collect::<String>();

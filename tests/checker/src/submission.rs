@@ -69,7 +69,8 @@ fn once(case: &Case<'_>, report: &mut Report) {
         let object = object(case, pair[0]);
         // A status that somebody else took away takes its count of attempts along.
         let lives = case.history.of_key(&pair[0].marker.key).collect::<Vec<_>>();
-        let mut resets = lives.iter().flat_map(|life| &life.statuses).filter(|w| w.is_reset).map(|w| w.ended);
+        let mut resets =
+            lives.iter().flat_map(|life| &life.statuses).filter(|w| w.is_reset || w.is_anew).map(|w| w.ended);
         let renewed = resets.any(|at| at > pair[0].arrived && at < pair[1].arrived)
             || lives.windows(2).any(|l| l[0].uid != l[1].uid);
         if !renewed {
@@ -105,11 +106,10 @@ fn fenced(case: &Case<'_>, report: &mut Report) {
     let lag = case.bounds.window(LISTING_LAG);
     let posts = &case.ledger.posts;
     for (at, post) in posts.iter().enumerate() {
-        // One that was under way for long, or whose sender was: it can do nothing itself.
-        if case.ledger.file_deleted(&post.file).is_some_and(|gone| gone <= post.arrived) {
-            continue;
-        }
-        let earlier = posts[..at].iter().filter(|p| p.marker.key == post.marker.key && p.file != post.file);
+        // One of a former attempt that comes late is not a next one: it must make no job, and that is counted.
+        let is_former =
+            |p: &&Post| p.marker.key == post.marker.key && p.marker.n < post.marker.n && p.file != post.file;
+        let earlier = posts[..at].iter().filter(is_former);
         let open =
             earlier.filter(|p| !(p.is_refused() && p.ended.is_some_and(|ended| ended <= post.arrived)));
         for before in open {
@@ -180,8 +180,12 @@ fn step(old: &Run, new: &Run) -> Option<String> {
             old.nonce, new.nonce, old.file, new.file
         ));
     }
-    let stays = old.submission == new.submission;
-    let leads_back = !stays
-        && (matches!(old.submission.as_str(), "Recorded" | "Abandoned") || new.submission == "Pending");
+    let leads_back = match (old.submission.as_str(), new.submission.as_str()) {
+        (from, to) if from == to => false,
+        ("Recorded", _) | (_, "Pending") => true,
+        // A job that shows after all is the answer, and nothing else is.
+        ("Abandoned", to) => to != "Recorded",
+        _ => false,
+    };
     leads_back.then(|| format!("attempt {from} went from {} to {}", old.submission, new.submission))
 }

@@ -134,10 +134,44 @@ fn i2_attempts_only_grow_one_after_the_other() {
         s.submission(20.0, "Pending");
     })
     .breaks("I2", "from Recorded to Pending");
+    let closed = |then: &str| {
+        let mut sample = Sample::new();
+        sample.stage(2.0).intend(3.0, 1, A).submission(4.0, "Abandoned").submission(5.0, then);
+        sample
+    };
+    // What stood in between is known as little as whether it stood.
+    let between = |code: u64| {
+        let mut sample = Sample::new();
+        sample.stage(2.0).intend(3.0, 1, A).submission(4.0, "Abandoned");
+        sample.evidence.audit.as_mut().unwrap().last_mut().unwrap()["responseStatus"]["code"] = json!(code);
+        sample.intend(5.0, 2, B);
+        sample
+    };
+    between(504).holds();
+    between(409).breaks("I2", "attempt 2 began while attempt 1 was Pending");
+    closed("Recorded").holds();
+    closed("Fenced").breaks("I2", "from Abandoned to Fenced");
     whole(|s| {
         s.change(20.0, |status| status["runs"] = json!([]));
     })
     .breaks("I2", "has lost run-1");
+}
+
+/// What was written after the backup is not bound by what was written before.
+#[test]
+fn i2_i3_a_state_that_was_put_back_begins_anew() {
+    let mut sample = Sample::whole();
+    sample.change(30.0, |s| {
+        (s["phase"], s["conditions"]) = (json!("Pending"), json!([]));
+        s["output"] = Value::Null;
+        s["runs"][0]["state"] = Value::Null;
+    });
+    sample.state(31.0, "SUCCEEDED", "Delivering").deliver(32.0);
+    sample.breaks("I3", "back from PartiallySucceeded to Pending");
+    sample.bounds.restored_at = vec![at(33.0).parse().unwrap()];
+    sample.breaks("I3", "back from PartiallySucceeded to Pending");
+    sample.bounds.restored_at = vec![at(20.0).parse().unwrap()];
+    sample.holds();
 }
 
 #[test]
@@ -219,6 +253,13 @@ fn i4_the_next_request_comes_when_the_last_one_is_harmless() {
         .breaks("I4", "its file was there");
     doubtful(|s| s.evidence.ledger["deleted_files"][0]["deleted"] = json!(at(8.5)))
         .breaks("I4", "after the file of request 40");
+    // One that comes after its successor is late, and does no harm where its file is gone.
+    doubtful(|s| {
+        let first = posts(s).next().unwrap();
+        (first["arrived"], first["arrival"]) = (json!(at(30.0)), json!(300));
+        (first["status"], first["ended"]) = (json!(403), json!(at(30.1)));
+    })
+    .holds();
     // It is refused in the end, but nobody could know that by then.
     doubtful(|s| {
         s.evidence.ledger["deleted_files"] = json!([]);
@@ -231,20 +272,6 @@ fn i4_the_next_request_comes_when_the_last_one_is_harmless() {
         posts(s).next().unwrap()["status"] = json!(400);
     })
     .holds();
-}
-
-/// The sender of the first attempt was stopped, and its request comes when the second one has long been recorded.
-#[test]
-fn i4_a_late_request_is_harmless_without_its_file() {
-    let zombie = |file_deleted| {
-        doubtful(|s| {
-            posts(s).next().unwrap()["call"] = json!("batches.list");
-            s.evidence.ledger["deleted_files"][0]["deleted"] = json!(at(file_deleted));
-            s.post(16.0, 1, "files/gb-k-a", Some(403), None);
-        })
-    };
-    zombie(5.5).holds();
-    zombie(16.5).breaks("I4", "its file was there");
 }
 
 #[test]

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[allow(dead_code)] // It writes, too.
+#[path = "storm/record.rs"]
+mod record;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -39,4 +43,14 @@ fn install_yaml_is_that_of_the_chart() {
     let mut command = Command::new(root().join("deploy/render.sh"));
     command.args(["", "-"]);
     assert_in_step("deploy/install.yaml", &output(command));
+}
+
+/// `make storm` writes both, and no hand does.
+#[test]
+fn the_page_shows_the_sum_of_all_storms() {
+    let read = |file: &str| std::fs::read_to_string(root().join(file)).expect("the file can be read");
+    let (storms, page) = (read("docs/storm.tsv"), read("docs/never-pay-twice.md"));
+    let table = record::table(&record::lines(&storms).unwrap());
+    let is_in_step = record::page(&page, &table).unwrap() == page;
+    assert!(is_in_step, "docs/never-pay-twice.md does not show docs/storm.tsv, which makes:\n{table}");
 }

@@ -157,19 +157,21 @@ impl Bed {
 
     /// Starts the receiver as its ServiceAccount and leads the front to it, once it is ready.
     pub async fn start_receiver(&mut self) {
-        let mut command = self.operator("receiver", RECEIVER);
-        command.args(["--listen", "127.0.0.1:0", "--tls-cert"]).arg(&self.certificate.cert);
-        command.arg("--tls-key").arg(&self.certificate.key);
-        let mut process = Process::start("receiver", &self.dir, command).expect("the receiver starts");
+        let mut process = self.launch_receiver("receiver");
         let hello = process.hello().await;
-        let listen: SocketAddr = hello["listen"]
-            .as_str()
-            .and_then(|a| a.parse().ok())
-            .expect("the receiver says where it listens");
+        let listen = listen_address(&hello);
         self.receiver_admin = admin_address(&hello);
         ready(&self.receiver_admin, &mut process).await;
         self.front.lead_to(Some(listen));
         self.receiver = Some(process);
+    }
+
+    /// A receiver that logs under `name`, as soon as its process is there; the front is not led to it.
+    pub fn launch_receiver(&self, name: &str) -> Process {
+        let mut command = self.operator("receiver", RECEIVER);
+        command.args(["--listen", "127.0.0.1:0", "--tls-cert"]).arg(&self.certificate.cert);
+        command.arg("--tls-key").arg(&self.certificate.key);
+        Process::start(name, &self.dir, command).expect("the receiver starts")
     }
 
     /// SIGKILL; connections are refused from then on.
@@ -188,16 +190,21 @@ impl Bed {
     /// A controller that logs under `name`, with more variables in its environment; when it is ready, the process and
     /// the address of its admin port. Several run side by side: none of them is the leader.
     pub async fn spawn_controller(&self, name: &str, env: &[(&str, &str)]) -> (Process, String) {
+        let mut process = self.launch_controller(name, env);
+        let admin = admin_address(&process.hello().await);
+        ready(&admin, &mut process).await;
+        (process, admin)
+    }
+
+    /// The same, as soon as its process is there.
+    pub fn launch_controller(&self, name: &str, env: &[(&str, &str)]) -> Process {
         let mut command = self.operator("controller", CONTROLLER);
         command
             .args(["--gemini-base-url", &self.emulator.url])
             .args(["--timing-divisor", &self.options.timing_divisor.to_string()])
             .args(&self.options.controller_args)
             .envs(env.iter().copied());
-        let mut process = Process::start(name, &self.dir, command).expect("the controller starts");
-        let admin = admin_address(&process.hello().await);
-        ready(&admin, &mut process).await;
-        (process, admin)
+        Process::start(name, &self.dir, command).expect("the controller starts")
     }
 
     /// SIGKILL.
@@ -385,6 +392,12 @@ pub struct Results {
     pub answers: String,
     pub errors: String,
     pub manifest: String,
+}
+
+/// Where a receiver's greeting says that it listens.
+pub fn listen_address(hello: &Value) -> SocketAddr {
+    let address = hello["listen"].as_str().and_then(|address| address.parse().ok());
+    address.expect("the receiver says where it listens")
 }
 
 fn admin_address(hello: &Value) -> String {

@@ -74,6 +74,11 @@ impl Emulator {
         Ledger(self.admin("GET", "ledger", None).await)
     }
 
+    /// The ledger without what stands in it: how often each call was made, the calls under way, and all jobs.
+    pub async fn counts(&self) -> Ledger {
+        Ledger(self.admin("GET", &format!("ledger?since={}", u64::MAX), None).await)
+    }
+
     /// Replaces the fault plan.
     pub async fn set_faults(&self, plan: &Value) {
         self.admin("PUT", "faults", Some(plan)).await;
@@ -158,6 +163,16 @@ impl Ledger {
             .iter()
             .filter(|entry| entry["call"] == name && entry["executed"] == true)
             .count()
+    }
+
+    /// Calls by their name, from the counters.
+    pub fn counted(&self, name: &str) -> usize {
+        self.0["counts"][name].as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or_default()
+    }
+
+    /// Calls by their name that are under way, or are to be executed late.
+    pub fn open(&self, name: &str) -> usize {
+        self.entries("open").iter().filter(|entry| entry["call"] == name).count()
     }
 
     /// Jobs that were made, deleted ones included.

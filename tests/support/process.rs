@@ -100,6 +100,13 @@ impl Process {
         serde_json::from_str(first).unwrap_or_else(|error| panic!("{}: {first:?}: {error}", self.name))
     }
 
+    /// The same line, if it is there by now.
+    pub fn greeting(&self) -> Option<Value> {
+        let text = fs::read_to_string(&self.stdout).ok()?;
+        let (line, _) = text.split_once('\n')?;
+        serde_json::from_str(line).ok()
+    }
+
     /// Whether it has ended, and how.
     pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.child.try_wait().ok().flatten()

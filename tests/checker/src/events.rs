@@ -157,6 +157,11 @@ fn deliveries(case: &Case<'_>, report: &mut Report) {
             }
             let known = after(recorded, WATCH_LAG) <= at;
             let until = if known { at } else { after(at, EARLY + WATCH_LAG) };
+            let kept_until = after(recorded.max(at), WATCH_LAG);
+            let lost = |killed: &Timestamp| *killed >= at && *killed <= kept_until;
+            if !known && case.bounds.receivers_lost.iter().any(lost) {
+                continue;
+            }
             let hinted = life.hints.iter().any(|hint| hint.job == delivery.job && hint.received <= until);
             if !hinted && !is_over(life, at) && !is_seen(life, delivery, at) {
                 let text = format!(

@@ -81,6 +81,9 @@ pub struct Bounds {
     /// name was recorded, one for the event, one that the sweep asks for, and one more for each process that was started
     /// meanwhile and knows nothing of that.
     pub looks_per_window: usize,
+    /// When receivers were killed. What one of them kept in memory went with it: events for jobs
+    /// that nobody had recorded yet. The look that follows the recording makes up for them.
+    pub receivers_lost: Vec<Timestamp>,
     /// From then on nothing was to happen.
     pub quiet_since: Option<Timestamp>,
     /// At these moments an older state of the API server was put back: what stood there before them does not bind.
@@ -102,6 +105,7 @@ impl Default for Bounds {
             divisor: 1,
             deletion_grace: Duration::from_mins(1),
             looks_per_window: 4,
+            receivers_lost: vec![],
             quiet_since: None,
             restored_at: vec![],
             unfinished: vec![],

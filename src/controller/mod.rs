@@ -16,6 +16,7 @@ pub mod orphans;
 mod report;
 mod run;
 mod status;
+mod turns;
 mod unreadable;
 
 pub use context::{Context, Memories};

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::future::{BoxFuture, select_all};
-use futures::{FutureExt, Stream, StreamExt, stream};
+use futures::future::select_all;
+use futures::{Stream, StreamExt, stream};
 use kube::runtime::controller::{Action, Config as ControllerConfig, applier};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::store::Writer;
@@ -17,7 +17,7 @@ use kube::{Api, Client};
 use prometheus_client::registry::Registry;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tokio_util::task::TaskTracker;
 
 use super::context::{Context, Memories};
 use super::credentials::KeyCache;
@@ -27,6 +27,7 @@ use super::identity::{self, IDENTITY_SECRET};
 use super::listings::Listings;
 use super::metrics::{Metrics, ReconcileLabels};
 use super::orphans;
+use super::turns::in_turn;
 use super::unreadable::Guarded;
 use crate::api::{GeminiBatch, GeminiWebhook};
 use crate::gemini::Gemini;
@@ -37,8 +38,6 @@ use crate::runtime::{admin, kube_client, readiness};
 use crate::submit::Timing;
 use crate::{batch, gemini, webhook};
 
-/// Reconciles at a time, of each kind. They mostly wait for Gemini.
-const CONCURRENCY: u16 = 32;
 /// A watch that is quiet for this long is made anew: some load balancers forget idle connections sooner than kube's
 /// own bound of 295 s.
 const WATCH_SECONDS: u32 = 200;
@@ -259,7 +258,7 @@ async fn run_batches(api: Api<Guarded<GeminiBatch>>, ctx: Arc<Context>, gate: re
         }
     };
     let work = applier(
-        |object, ctx| spawned(batch::reconcile(object, ctx)),
+        in_turn(store.clone(), batch::reconcile),
         |object: Arc<Guarded<GeminiBatch>>, error, ctx: Arc<Context>| {
             let uid = object.0.as_ref().ok().and_then(|b| b.metadata.uid.clone()).unwrap_or_default();
             let failures = ctx.batch_memory.update(&uid, |m| {
@@ -271,7 +270,7 @@ async fn run_batches(api: Api<Guarded<GeminiBatch>>, ctx: Arc<Context>, gate: re
         Arc::clone(&ctx),
         store,
         queue(api, writer, ctx.timing.relist),
-        ControllerConfig::default().concurrency(CONCURRENCY),
+        ControllerConfig::default(),
     )
     .for_each(|result| {
         report(&ctx, "GeminiBatch", &result);
@@ -283,7 +282,7 @@ async fn run_batches(api: Api<Guarded<GeminiBatch>>, ctx: Arc<Context>, gate: re
 async fn run_webhooks(api: Api<Guarded<GeminiWebhook>>, ctx: Arc<Context>) {
     let (store, writer) = reflector::store();
     applier(
-        |object, ctx| spawned(webhook::reconcile(object, ctx)),
+        in_turn(store.clone(), webhook::reconcile),
         |object: Arc<Guarded<GeminiWebhook>>, error, ctx: Arc<Context>| {
             let uid = object.0.as_ref().ok().and_then(|w| w.metadata.uid.clone()).unwrap_or_default();
             let failures = ctx.webhook_memory.update(&uid, |m| {
@@ -295,7 +294,7 @@ async fn run_webhooks(api: Api<Guarded<GeminiWebhook>>, ctx: Arc<Context>) {
         Arc::clone(&ctx),
         store,
         queue(api, writer, ctx.timing.relist),
-        ControllerConfig::default().concurrency(CONCURRENCY),
+        ControllerConfig::default(),
     )
     .for_each(|result| {
         report(&ctx, "GeminiWebhook", &result);
@@ -320,14 +319,6 @@ where
             Err(error) => vec![Err(error)],
         })
     })
-}
-
-/// In a task of its own, so that one that works hard holds up no other.
-fn spawned(
-    work: impl Future<Output = Result<Action, Error>> + Send + 'static,
-) -> BoxFuture<'static, Result<Action, Error>> {
-    let task = AbortOnDropHandle::new(tokio::spawn(work));
-    async move { task.await.unwrap_or(Err(Error::Panicked)) }.boxed()
 }
 
 /// Pause before the next try: at once after a conflict, else doubling, and never sooner than the other side asks.

@@ -369,25 +369,33 @@ impl<P: Patch> Handler<P> {
 
     /// Applies the events that waited for these names. Returns the names that must be tried again.
     pub async fn appeared(&self, remote_names: &[Arc<str>]) -> Vec<Arc<str>> {
-        let mut again = Vec::new();
-        for name in remote_names {
-            for waiting in self.early.take(name) {
-                // A webhook deleted meanwhile serves nothing any more.
-                let Some(route) = self.routes.get(&waiting.webhook_uid) else { continue };
-                match self.put(&route, &self.index.find(name), &waiting.event).await {
-                    Outcome::Accepted | Outcome::Redundant => self.metrics.early(EarlyOutcome::Applied, 1),
-                    Outcome::Unavailable if waiting.since.elapsed() < limits::EARLY_TTL => {
-                        let kept = self.early.keep(waiting);
-                        self.metrics.early(EarlyOutcome::Dropped, kept.dropped);
-                        again.push(name.clone());
-                    }
-                    Outcome::Unavailable => self.metrics.early(EarlyOutcome::Dropped, 1),
-                    _ => self.metrics.early(EarlyOutcome::Foreign, 1),
-                }
-            }
-        }
+        let waiting = remote_names.iter().flat_map(|name| self.early.take(name)).collect::<Vec<_>>();
+        // One after the other, the last of many would wait for all the others, on a slow API server longer than its minute.
+        let applied = futures::stream::iter(waiting)
+            .map(|waiting| self.apply_early(waiting))
+            .buffer_unordered(limits::EARLY_AT_ONCE);
+        let mut again: Vec<Arc<str>> = applied.filter_map(futures::future::ready).collect().await;
+        again.sort_unstable();
         again.dedup();
         again
+    }
+
+    /// Applies an event that waited. Returns its name if it must be tried again.
+    async fn apply_early(&self, waiting: EarlyEvent) -> Option<Arc<str>> {
+        // A webhook deleted meanwhile serves nothing any more.
+        let route = self.routes.get(&waiting.webhook_uid)?;
+        let name: Arc<str> = waiting.event.remote_name.as_str().into();
+        match self.put(&route, &self.index.find(&name), &waiting.event).await {
+            Outcome::Accepted | Outcome::Redundant => self.metrics.early(EarlyOutcome::Applied, 1),
+            Outcome::Unavailable if waiting.since.elapsed() < limits::EARLY_TTL => {
+                let kept = self.early.keep(waiting);
+                self.metrics.early(EarlyOutcome::Dropped, kept.dropped);
+                return Some(name);
+            }
+            Outcome::Unavailable => self.metrics.early(EarlyOutcome::Dropped, 1),
+            _ => self.metrics.early(EarlyOutcome::Foreign, 1),
+        }
+        None
     }
 }
 

@@ -75,6 +75,9 @@ pub const DEDUPE_TOTAL: usize = 200_000;
 /// seconds of creating the job, and looks once by itself when it has.
 pub const EARLY_TTL: Duration = Duration::from_mins(1);
 
+/// So many of them are stored at a time, and so many names are taken at once from the queue of those that appeared.
+pub const EARLY_AT_ONCE: usize = 64;
+
 /// Such events for one webhook. Every job of the Google project that is not ours passes through here.
 pub const EARLY_PER_WEBHOOK: usize = 1_000;
 

@@ -267,12 +267,15 @@ fn webhook_namespaces(settings: &Settings) -> Vec<String> {
 async fn early_events<P: Patch>(handler: Arc<Handler<P>>, mut names: mpsc::UnboundedReceiver<Vec<Arc<str>>>) {
     let mut tick = tokio::time::interval(EARLY_TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut again = Vec::new();
+    let (mut again, mut new) = (Vec::new(), Vec::new());
     loop {
         tokio::select! {
-            new = names.recv() => match new {
-                Some(new) => again.extend(handler.appeared(&new).await),
-                None => return,
+            taken = names.recv_many(&mut new, limits::EARLY_AT_ONCE) => {
+                if taken == 0 {
+                    return;
+                }
+                let names: Vec<_> = new.drain(..).flatten().collect();
+                again.extend(handler.appeared(&names).await);
             },
             _ = tick.tick() => {
                 let due = std::mem::take(&mut again);

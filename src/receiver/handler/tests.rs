@@ -302,6 +302,21 @@ async fn an_early_event_is_applied_when_its_batch_appears() {
 }
 
 #[tokio::test]
+async fn early_events_do_not_wait_for_each_other() {
+    let world = World::new();
+    let (appeared, names) = tokio::sync::mpsc::unbounded_channel();
+    for job in (10..30).map(|n| format!("batches/{n}")) {
+        assert_eq!(world.deliver("t-a", &job, &SUCCEEDED.replace("batches/1", &job)).await, 204);
+        let new = world.handler.index.apply(0, Change::Applied(batch("a", &job, &job, &[&job])));
+        appeared.send(new).unwrap();
+    }
+    drop(appeared);
+    world.patch.together(20);
+    crate::receiver::early_events(world.handler.clone(), names).await;
+    assert_eq!(world.events().len(), 20);
+}
+
+#[tokio::test]
 async fn nothing_is_judged_before_the_tables_are_there() {
     let world = World::new();
     let gate = world.handler.readiness.gate("webhook cache");

@@ -125,11 +125,15 @@ pub struct Written {
     pub is_anew: bool,
 }
 
-/// A hint that the receiver stored.
+/// A hint that the receiver stored, or may have stored.
 #[derive(Clone, Debug)]
 pub struct Hint {
     pub received: Timestamp,
     pub job: String,
+    /// Of the event.
+    pub id: String,
+    /// It was answered; else what stands later tells.
+    pub is_done: bool,
 }
 
 /// One object, from its first status to its end.
@@ -144,6 +148,8 @@ pub struct Life {
     /// Writes of the controller whose outcome is not known.
     pub uncertain: Vec<Written>,
     pub hints: Vec<Hint>,
+    /// The id of the event that stands in it in the end.
+    pub last_event: Option<String>,
     pub deleted: Option<Timestamp>,
     pub released: Option<Timestamp>,
     /// It is there in the end.
@@ -164,6 +170,15 @@ impl Life {
     pub fn recorded(&self, job: &str) -> Option<Timestamp> {
         let has = |w: &&Written| w.runs.iter().any(|run| run.job.as_deref() == Some(job));
         self.statuses.iter().find(has).map(|w| w.received)
+    }
+
+    /// The hint was stored: by its answer, or because it stands later, where the controller carries it along.
+    pub fn stands(&self, hint: &Hint) -> bool {
+        let carried =
+            |w: &Written| w.received >= hint.received && w.status["lastEvent"]["id"] == hint.id.as_str();
+        hint.is_done
+            || self.last_event.as_deref() == Some(hint.id.as_str())
+            || self.statuses.iter().chain(&self.uncertain).any(carried)
     }
 
     /// Its statuses, each with the one before. The first after a reset has none, nor has one after a write of which nobody
@@ -220,6 +235,7 @@ impl History {
             let life = of_uid(lives.entry(place).or_default(), &place_of(metadata), text(metadata, "uid"));
             life.exists = true;
             life.spec = object["spec"].clone();
+            life.last_event = owned(&object["status"]["lastEvent"], "id");
             life.deleted = life.deleted.or(time(metadata, "deletionTimestamp"));
             if life.statuses.is_empty() && object["status"].is_object() {
                 // Nothing says when it was written.
@@ -347,9 +363,10 @@ fn status(all: &mut Vec<Life>, write: &Write, place: &(String, String)) {
         Who::Receiver => {
             let event = &written.status["lastEvent"];
             let uid = text(&write.body["metadata"], "uid");
-            if write.is_done() && event.is_object() {
-                let job = text(event, "remoteName").to_owned();
-                of_uid(all, place, uid).hints.push(Hint { received: write.received, job });
+            if write.may_be_done() && event.is_object() {
+                let (job, id) = (text(event, "remoteName").to_owned(), text(event, "id").to_owned());
+                let hint = Hint { received: write.received, job, id, is_done: write.is_done() };
+                of_uid(all, place, uid).hints.push(hint);
             }
         }
         Who::Other(_) => {

@@ -10,7 +10,7 @@ const USAGE: &str = "\
 usage: gemini-operator-checker --ledger FILE [--audit FILE] [--objects FILE] [--orphans FILE] [--namespace NAME]...
                                [--divisor N] [--looks N] [--late-jobs N] [--quiet-since TIME] [--restored-at TIME]...
                                [--deletion-grace SECONDS] [--unfinished BATCH]... [--forgotten BATCH]...
-                               [--sink-changed BATCH]...
+                               [--sink-changed BATCH]... [--receiver-lost TIME]...
 
   --ledger FILE       what GET /_emulator/ledger answers
   --audit FILE        the API server's audit log, one event a line
@@ -27,6 +27,8 @@ usage: gemini-operator-checker --ledger FILE [--audit FILE] [--objects FILE] [--
   --forgotten BATCH   it was deleted, and what it left could not be written down
   --sink-changed BATCH
                       somebody else changed its sink
+  --receiver-lost TIME
+                      a receiver was killed then
 
 Ends with 1 where something is wrong, and with 2 where it cannot judge.";
 
@@ -59,6 +61,7 @@ fn judge(mut arguments: impl Iterator<Item = String>) -> Result<bool, String> {
             "--restored-at" => bounds.restored_at.push(moment(&value)?),
             "--unfinished" => bounds.unfinished.push(value),
             "--forgotten" => bounds.forgotten.push(value),
+            "--receiver-lost" => bounds.receivers_lost.push(moment(&value)?),
             "--sink-changed" => bounds.sinks_changed.push(value),
             other => return Err(format!("{other} is not known")),
         }

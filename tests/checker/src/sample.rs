@@ -13,7 +13,7 @@ pub struct Sample {
     pub evidence: Evidence,
     pub bounds: Bounds,
     version: u64,
-    status: Value,
+    pub status: Value,
     spec: Value,
 }
 

@@ -77,8 +77,8 @@ fn i8_who_took_an_event_did_something_about_it() {
     };
     let at_second =
         |s: &mut Sample, second: f64| s.evidence.ledger["deliveries"][0]["ended"] = json!(at(second));
-    let lost = no_hint(|_| {});
-    lost.breaks("I8", "neither was it stored");
+    // The look that followed the recording had seen the end that it tells of.
+    no_hint(|_| {}).holds();
     // The batch was over, or the end was seen.
     let mut over = no_hint(|_| {});
     at_second(&mut over, 16.0);
@@ -102,10 +102,59 @@ fn i8_a_hint_must_stand_before_its_answer_unless_the_name_was_not_known() {
             .deliver(192.0);
         sample
     };
+    // Seven seconds more for an API server that takes seven for another answer; none for one that was slow before.
+    let slow = |from: f64, delivered: f64| {
+        let mut sample = hinted(20.0, delivered, delivered + 5.0);
+        sample.event(from, "admin", "create", "configmaps", 201, Value::Null);
+        let last = sample.evidence.audit.as_mut().unwrap().last_mut().unwrap();
+        last["stageTimestamp"] = json!(at(from + 7.0));
+        sample
+    };
+    slow(22.0, 36.5).holds();
+    slow(22.0, 37.5).breaks("I8", "neither was it stored");
+    slow(5.0, 36.5).breaks("I8", "neither was it stored");
     hinted(5.0, 30.0, 29.9).holds();
     hinted(5.0, 30.0, 30.5).breaks("I8", "neither was it stored");
     hinted(5.0, 4.9, 6.0).holds();
     hinted(5.0, 4.9, 100.0).breaks("I8", "neither was it stored");
+}
+
+#[test]
+fn i8_a_hint_whose_write_was_given_up_counts_if_it_stands() {
+    let given_up = |stands: Option<&str>| {
+        let mut sample = Sample::new();
+        sample.stage(2.0).intend(3.0, 1, A).post(4.0, 1, A, Some(200), Some("batches/a"));
+        sample.job("batches/a", 1, "BATCH_STATE_SUCCEEDED").record(5.0, "batches/a");
+        sample.hint(29.9, "batches/a").delivery(30.0, "batches/a", "msg");
+        sample.evidence.audit.as_mut().unwrap().last_mut().unwrap()["responseStatus"]["code"] = json!(504);
+        if let Some(id) = stands {
+            sample.status["lastEvent"] = json!({"id": id, "remoteName": "batches/a"});
+        }
+        sample
+            .call(190.0, "batches.get", "/v1/batches/a", 200)
+            .state(191.0, "SUCCEEDED", "Delivering")
+            .deliver(192.0);
+        sample
+    };
+    given_up(Some("x")).holds();
+    given_up(Some("another")).breaks("I8", "neither was it stored");
+    given_up(None).breaks("I8", "neither was it stored");
+}
+
+#[test]
+fn i8_the_look_after_the_recording_stands_for_an_event_that_came_before_it() {
+    let seen = |delivered: f64, second: f64| {
+        let mut sample = Sample::new();
+        sample.stage(2.0).intend(3.0, 1, A).post(4.0, 1, A, Some(200), Some("batches/a"));
+        sample.job("batches/a", 1, "BATCH_STATE_SUCCEEDED").record(5.0, "batches/a");
+        sample.delivery(delivered, "batches/a", "msg").call(second, "batches.get", "/v1/batches/a", 200);
+        sample.state(second + 1.0, "SUCCEEDED", "Delivering").deliver(second + 2.0);
+        sample
+    };
+    seen(4.9, 60.0).holds();
+    seen(4.9, 80.0).breaks("I8", "neither was it stored");
+    // Known by then: nobody was to count on a look.
+    seen(30.0, 32.0).breaks("I8", "neither was it stored");
 }
 
 #[test]

@@ -43,6 +43,10 @@ pub async fn act(
         Step::None | Step::Claim => Ok(None),
         Step::Register { name } => register(ctx, webhook, key, &name).await.map(Some),
         Step::Adopt { id, twins } => adopt(ctx, webhook, key, &id, &twins).await.map(Some),
+        Step::Renew { id } => {
+            ctx.webhook_memory.update(&uid(webhook), |m| m.renewals = m.renewals.saturating_add(1));
+            adopt(ctx, webhook, key, &id, &[]).await.map(Some)
+        }
         Step::Prune { twins } => {
             let pruned = prune(ctx, key, &twins).await;
             if pruned.is_err() {
@@ -77,7 +81,7 @@ async fn register(
     name: &str,
 ) -> Result<GeminiWebhookStatus, Error> {
     let uid = uid(webhook);
-    keyring::probe(ctx).await?;
+    let before = keyring::probe(ctx, &uid).await?;
     let mut draft = Draft::new(webhook, None, Timestamp::now());
     let uri = draft.wanted_url.clone().unwrap_or_default();
     ctx.webhook_memory.update(&uid, |m| m.registering = true);
@@ -85,7 +89,7 @@ async fn register(
     ctx.webhook_memory.update(&uid, |m| (m.registering, m.empty_listings) = (false, 0));
     match made {
         Ok(made) => {
-            keep(ctx, &uid, webhook, &made.webhook.id, made.signing_secret).await?;
+            keep(ctx, &before, webhook, &made.webhook.id, made.signing_secret).await?;
             draft.set(webhook_type::SECRET_READY, Is::True, "Stored", "");
             registered(&mut draft, &made.webhook, "Registered");
         }
@@ -118,11 +122,11 @@ async fn adopt(
 ) -> Result<GeminiWebhookStatus, Error> {
     let uid = uid(webhook);
     let mut draft = Draft::new(webhook, None, Timestamp::now());
-    keyring::probe(ctx).await?;
+    let before = keyring::probe(ctx, &uid).await?;
     let rotated = ctx.gemini.rotate_webhook(key, id, Revocation::Immediately).await;
     let secret = rotated.map_err(|e| look_again(ctx, webhook, e))?;
     let known = webhook.status.as_ref().is_some_and(|s| s.id.as_deref() == Some(id));
-    keep(ctx, &uid, webhook, id, secret).await?;
+    keep(ctx, &before, webhook, id, secret).await?;
     prune(ctx, key, twins).await?;
     let remote = ctx.gemini.get_webhook(key, id).await?;
     draft.set(webhook_type::SECRET_READY, Is::True, if known { "Recovered" } else { "Stored" }, "");
@@ -246,9 +250,11 @@ fn registered(draft: &mut Draft, remote: &Webhook, reason: &str) {
     draft.set(webhook_type::REGISTERED, Is::True, reason, &remote.id);
 }
 
+/// Stores a new secret. After a conflict the next pass rotates: this secret may be the one that was revoked, or that which
+/// another controller has stored.
 async fn keep(
     ctx: &Context,
-    uid: &str,
+    before: &keyring::Before,
     webhook: &GeminiWebhook,
     id: &str,
     secret: SecretString,
@@ -259,7 +265,7 @@ async fn keep(
         current: secret,
         previous: vec![],
     };
-    keyring::store(ctx, uid, &entry).await
+    keyring::store(ctx, &uid(webhook), before, &entry).await
 }
 
 fn same(a: &[String], b: &[String]) -> bool {

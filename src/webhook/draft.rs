@@ -51,6 +51,16 @@ impl Draft {
         self.not_ready("Registering");
     }
 
+    /// Nobody is known to hold the signing secret.
+    pub fn secret_lost(&mut self) {
+        self.set(
+            webhook_type::SECRET_READY,
+            Is::False,
+            "Lost",
+            "the keyring holds no signing secret for this registration; getting a new one by rotation",
+        );
+    }
+
     /// What was proven does not hold any more, or nothing was.
     pub fn untested(&mut self) {
         self.status.last_ping = None;

@@ -23,33 +23,48 @@ pub async fn load(ctx: &Context, uid: &str) -> Result<Option<KeyringEntry>, Erro
     Ok(bytes.and_then(|b| serde_json::from_slice(&b.0).ok()))
 }
 
+/// What stood in an entry before a secret was asked for.
+pub struct Before(Option<ByteString>);
+
 /// Fails if an entry could not be written now: asked before a secret is made that is shown only once.
-pub async fn probe(ctx: &Context) -> Result<(), Error> {
-    change(ctx, true, |_| {}).await
+pub async fn probe(ctx: &Context, uid: &str) -> Result<Before, Error> {
+    let mut before = None;
+    change(ctx, true, |data| {
+        before = data.get(uid).cloned();
+        true
+    })
+    .await?;
+    Ok(Before(before))
 }
 
-pub async fn store(ctx: &Context, uid: &str, entry: &KeyringEntry) -> Result<(), Error> {
+/// Stores an entry in the place of the one that stood there before its secret was asked for. A conflict says that somebody
+/// has stored another secret meanwhile: which of the two is newer only Gemini knows, so neither may replace the other.
+pub async fn store(ctx: &Context, uid: &str, before: &Before, entry: &KeyringEntry) -> Result<(), Error> {
     let bytes = serde_json::to_vec(entry).map_err(|e| Error::Keyring(e.to_string()))?;
+    let mut stored = false;
     change(ctx, false, |data| {
-        data.insert(uid.to_owned(), ByteString(bytes.clone()));
+        stored = data.get(uid) == before.0.as_ref();
+        if stored {
+            data.insert(uid.to_owned(), ByteString(bytes.clone()));
+        }
+        stored
     })
-    .await
+    .await?;
+    if stored { Ok(()) } else { Err(Error::Conflict) }
 }
 
 pub async fn remove(ctx: &Context, uid: &str) -> Result<(), Error> {
     if load(ctx, uid).await?.is_none() {
         return Ok(());
     }
-    change(ctx, false, |data| {
-        data.remove(uid);
-    })
-    .await
+    change(ctx, false, |data| data.remove(uid).is_some()).await
 }
 
+/// `edit` says whether there is anything to write.
 async fn change(
     ctx: &Context,
     dry_run: bool,
-    edit: impl Fn(&mut BTreeMap<String, ByteString>),
+    mut edit: impl FnMut(&mut BTreeMap<String, ByteString>) -> bool,
 ) -> Result<(), Error> {
     let api: Api<Secret> = Api::namespaced(ctx.writer.clone(), &ctx.operator_namespace);
     for _ in 0..TRIES {
@@ -65,7 +80,9 @@ async fn change(
             }
             Err(e) => return Err(e.into()),
         };
-        edit(secret.data.get_or_insert_default());
+        if !edit(secret.data.get_or_insert_default()) {
+            return Ok(());
+        }
         let params = PostParams { dry_run, ..PostParams::default() };
         match api.replace(KEYRING_SECRET, &params, &secret).await.map_err(cas) {
             Ok(_) => return Ok(()),

@@ -21,6 +21,8 @@ pub struct Memory {
     pub proven_key: Option<ApiKey>,
     /// Self-tests in a row that failed.
     pub ping_failures: u32,
+    /// Signing secrets that were replaced since one was proven.
+    pub renewals: u32,
     /// Gemini could not even be asked for the newest ping.
     pub ping_lost: bool,
     /// What went wrong last, for people to read.

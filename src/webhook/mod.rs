@@ -112,6 +112,9 @@ async fn pass(ctx: &Context, api: &Api<GeminiWebhook>, current: &mut GeminiWebho
     let asks = matches!(step, Step::Ping { .. });
     ctx.webhook_memory.update(&uid, |m| {
         let proven = status.last_ping.as_ref().is_some_and(|ping| ping.received_time.is_some());
+        if proven {
+            m.renewals = 0;
+        }
         if proven || (asks && before.is_none()) {
             m.ping_failures = 0;
         } else if asks && !m.ping_lost {

@@ -10,13 +10,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::draft::Draft;
 use super::memory::Memory;
-use crate::api::condition::{Is, get, webhook_type};
-use crate::api::webhook::{GeminiWebhook, GeminiWebhookStatus, LastDelivery, LastPing};
+use crate::api::condition::{Is, get, is_true, webhook_type};
+use crate::api::webhook::{GeminiWebhook, GeminiWebhookStatus, LastDelivery, LastPing, RejectedDelivery};
 use crate::controller::{Credentials, Next, after, is_claimed, until};
 use crate::submit::{self, Timing};
 
 /// Kubernetes keeps whole seconds: a time may be up to this much later than it says.
 const FRACTION: Duration = Duration::from_secs(1);
+/// In the words of a condition: deliveries are refused for their signature, and a controller replaces the stored secret.
+const REFUSED: &str = "Refused";
+/// In the words of the receiver: the stored secret has not made this signature.
+const NO_MATCHING_SIGNATURE: &str = "no_matching_signature";
 /// A delivery that is further in the future than this is a broken clock, and nothing to wait for.
 const CLOCKS_APART: Duration = Duration::from_secs(10);
 
@@ -69,6 +73,10 @@ pub enum Step {
     Adopt {
         id: String,
         twins: Vec<String>,
+    },
+    /// The stored secret is not the one that registration `id` signs with: get a new one by rotation, store it.
+    Renew {
+        id: String,
     },
     /// Delete registrations of ours that are not the one in use: their deliveries could not be verified.
     Prune {
@@ -190,12 +198,7 @@ pub fn plan(webhook: &GeminiWebhook, seen: &Observed, memory: &Memory, env: &Env
         None => draft.status.key_fingerprint = Some(fingerprint.clone()),
     }
     let Some(stored) = seen.stored.as_ref().filter(|stored| stored.registration == id) else {
-        draft.set(
-            webhook_type::SECRET_READY,
-            Is::False,
-            "Lost",
-            "the keyring holds no signing secret for this registration; getting a new one by rotation",
-        );
+        draft.secret_lost();
         draft.untested();
         draft.not_ready("SecretLost");
         return draft.plan(Step::Adopt { id, twins: vec![] }, Next::Now);
@@ -247,6 +250,8 @@ fn register(
     let Some(found) = &seen.found else { return draft.plan(Step::None, Next::Now) };
     if let Some(id) = found.iter().min() {
         let twins = found.iter().filter(|twin| *twin != id).cloned().collect();
+        // Written before the rotation, so that whoever made the registration cannot record it as good afterwards.
+        draft.secret_lost();
         return draft.plan(Step::Adopt { id: id.clone(), twins }, Next::Now);
     }
     // An intent that is not ours to go on with: its request may be under way, and its registration not listed yet. A
@@ -277,11 +282,24 @@ fn tested(
         draft.set(webhook_type::READY, Is::False, "DisabledByUser", "spec.enabled is false");
         return draft.plan(Step::None, routine);
     }
-    let Some(ping) = draft.status.last_ping.clone() else { return ping(draft, id, env) };
+    let Some(ping) = draft.status.last_ping.clone() else {
+        return match renewal_deadline(&draft.status, env) {
+            // Whoever wrote that it renews the secret does so now, and a ping could meet the old one.
+            Some(deadline) if env.now < deadline => {
+                draft.plan(Step::None, Next::After(until(deadline, env.now)))
+            }
+            Some(_) => renew(draft, id),
+            None => ping(draft, id, env),
+        };
+    };
     let delivery = draft.status.last_delivery.clone().unwrap_or_default();
     let received = ping.received_time.clone().or_else(|| proof(&ping, &delivery, &stored.fingerprint));
     if received.is_some() {
         draft.status.last_ping = Some(LastPing { received_time: received, ..ping });
+        // Also where the answer to its rotation was not recorded.
+        if !is_true(&draft.status.conditions, webhook_type::SECRET_READY) {
+            draft.set(webhook_type::SECRET_READY, Is::True, "Stored", "");
+        }
         draft.set(webhook_type::ENDPOINT_REACHABLE, Is::True, "PingVerified", "a signed delivery arrived");
         draft.set(webhook_type::DELIVERY_HEALTHY, Is::True, "Healthy", "");
         draft.set(webhook_type::READY, Is::True, "Ready", "");
@@ -298,6 +316,12 @@ fn tested(
     }
     match ping_again_at(&draft.status, memory, env).filter(|at| env.now < *at) {
         Some(at) => draft.plan(Step::None, Next::After(until(at, env.now))),
+        // Another ping would be signed with the same secret.
+        None if !memory.ping_lost
+            && refused(&ping, &delivery).is_some_and(|r| r.reason == NO_MATCHING_SIGNATURE) =>
+        {
+            renew(draft, id)
+        }
         None => self::ping(draft, id, env),
     }
 }
@@ -321,13 +345,32 @@ fn ping_again_at(status: &GeminiWebhookStatus, memory: &Memory, env: &Env<'_>) -
     if memory.ping_lost {
         return Some(env.now);
     }
-    let pause = Timing::pause(env.timing.ping_pause, env.timing.ping_pause_max, memory.ping_failures);
+    let failures = memory.ping_failures.saturating_add(memory.renewals);
+    let pause = Timing::pause(env.timing.ping_pause, env.timing.ping_pause_max, failures);
     Some(after(ping_deadline(ping, env), pause))
 }
 
+/// A delivery that was refused since this ping.
+fn refused<'a>(ping: &LastPing, delivery: &'a LastDelivery) -> Option<&'a RejectedDelivery> {
+    delivery.rejected.as_ref().filter(|rejected| rejected.time >= ping.sent_time)
+}
+
+/// Until when a renewal that status tells of is left to the controller that wrote so.
+fn renewal_deadline(status: &GeminiWebhookStatus, env: &Env<'_>) -> Option<Timestamp> {
+    let renewing = get(&status.conditions, webhook_type::SECRET_READY).filter(|c| c.reason == REFUSED)?;
+    Some(after(renewing.last_transition_time.0, env.timing.ping_timeout + FRACTION))
+}
+
+/// Replaces a stored secret that verifies nothing. Told first: of two controllers that see it, one gets to write that.
+fn renew(mut draft: Draft, id: String) -> Plan {
+    let message = "the stored signing secret does not verify deliveries; getting a new one by rotation";
+    draft.set(webhook_type::SECRET_READY, Is::False, REFUSED, message);
+    draft.untested();
+    draft.plan(Step::Renew { id }, Next::Now)
+}
+
 fn unreachable(draft: &mut Draft, ping: &LastPing, delivery: &LastDelivery) {
-    let refused = delivery.rejected.as_ref().filter(|r| r.time >= ping.sent_time);
-    let (reason, message) = match refused {
+    let (reason, message) = match refused(ping, delivery) {
         Some(rejected) => (
             "BadSignature",
             format!(

@@ -1,6 +1,7 @@
-//! `plan` as a table; its properties are in a file of their own.
+//! `plan` as a table; its properties, and the renewal of secrets, are in files of their own.
 
 mod properties;
+mod renewal;
 
 use std::time::Duration;
 
@@ -117,6 +118,12 @@ fn delivery(second: i64, type_: &str, fingerprint: &str) -> LastDelivery {
         key_fingerprint: Some(fingerprint.into()),
         ..LastDelivery::default()
     }
+}
+
+/// The newest delivery, and one that was refused for its signature.
+fn refused_at(second: i64, newest: LastDelivery) -> LastDelivery {
+    let rejected = RejectedDelivery { reason: "no_matching_signature".into(), time: Time(at(second)) };
+    LastDelivery { rejected: Some(rejected), ..newest }
 }
 
 fn ready() -> GeminiWebhook {
@@ -329,8 +336,7 @@ fn a_lost_ping_is_told_and_sent_again() {
     assert_eq!(get(&missed.status.conditions, "EndpointReachable").unwrap().reason, "PingTimeout");
     assert_eq!(get(&missed.status.conditions, "Ready").unwrap().reason, "EndpointUnreachable");
 
-    let refused = RejectedDelivery { reason: "no_matching_signature".into(), time: Time(at(-50)) };
-    let refused = LastDelivery { rejected: Some(refused), ..LastDelivery::default() };
+    let refused = refused_at(-50, LastDelivery::default());
     let missed = world.plan(&pinged(-61, Some(refused)), &usual());
     assert_eq!(get(&missed.status.conditions, "EndpointReachable").unwrap().reason, "BadSignature");
 

@@ -9,9 +9,14 @@ fn any_webhook() -> impl Strategy<Value = GeminiWebhook> {
     let newest =
         (-130i64..5, prop_oneof![Just("ping"), Just("batch.failed")], prop_oneof![Just(SECRET), Just("old")]);
     let newest = proptest::option::of(newest);
-    (0..9u8, -130i64..0, newest, 1..3i64, any::<bool>(), any::<bool>()).prop_map(
-        |(stage, sent, newest, generation, enabled, other_url)| {
+    let refused = proptest::option::of(-130i64..0);
+    (0..9u8, -130i64..0, newest, refused, 1..3i64, any::<bool>(), any::<bool>()).prop_map(
+        |(stage, sent, newest, refused, generation, enabled, other_url)| {
             let newest = newest.map(|(second, type_, key)| delivery(second, type_, key));
+            let newest = match refused {
+                Some(second) => Some(refused_at(second, newest.unwrap_or_default())),
+                None => newest,
+            };
             let mut webhook = match stage {
                 0 => fresh(),
                 1 => claimed(),
@@ -79,6 +84,8 @@ proptest! {
         let second = plan(&written, &seen, &memory, &world.at(now));
         if matches!(first.step, Step::Ping { .. }) && !memory.ping_lost {
             prop_assert_ne!(second.step, first.step, "one ping, not two");
+        } else if matches!(first.step, Step::Renew { .. }) {
+            prop_assert_eq!(second.step, Step::None, "one rotation, not two");
         } else if matches!(first.step, Step::Register { .. }) {
             // This process sets `registering` before it sends; without that, the intent is somebody's.
             let ours = memory.registering || memory.empty_listings >= world.timing.listings_required;

@@ -23,9 +23,8 @@ use std::process::{Command, ExitCode};
 use options::{Options, Wish};
 use run::Outcome;
 
-/// Submissions a second before the first kill that a full storm must have had: half of what two idle cores manage for the
-/// whole bed, in a build without optimisation.
-const LEAST_LOAD: f64 = 8.0;
+/// Submissions a second before the first kill that a full storm must have had.
+const LEAST_LOAD: f64 = 20.0;
 
 const DOES_NOT_HOLD: u8 = 1;
 const USAGE: u8 = 2;

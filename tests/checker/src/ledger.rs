@@ -62,7 +62,9 @@ pub struct Job {
     pub name: String,
     pub marker: Option<Marker>,
     pub state: String,
+    /// It found its input, so its rows could be run.
     pub billable: bool,
+    pub ended: Option<Timestamp>,
     pub deleted: bool,
     pub cancelled: bool,
     pub created: String,
@@ -164,6 +166,11 @@ impl Ledger {
         }
     }
 
+    /// Whether this job ended without having found its input: it did nothing, and the next attempt may follow.
+    pub fn had_no_input(&self, job: &str) -> bool {
+        self.jobs.iter().any(|known| known.name == job && !known.billable && known.has_ended())
+    }
+
     pub fn file_deleted(&self, name: &str) -> Option<Timestamp> {
         self.deleted_files.iter().find(|(file, _)| file == name).map(|(_, at)| *at)
     }
@@ -175,6 +182,7 @@ fn job(job: &Value) -> Job {
         marker: Marker::read(text(job, "display_name")),
         state: text(job, "state").to_owned(),
         billable: job["billable"] != false,
+        ended: time(job, "end_time"),
         deleted: job["deleted"] == true,
         cancelled: job["cancel_asked"] == true,
         created: text(job, "create_time").to_owned(),

@@ -75,6 +75,30 @@ impl Sample {
         sample
     }
 
+    /// A job that no listing had shown: the fence takes its input, then it shows, and fails. Another one is made.
+    pub fn without_input() -> Self {
+        let mut sample = Self::new();
+        sample.stage(2.0).intend(3.0, 1, "files/gb-k-a").post(
+            4.0,
+            1,
+            "files/gb-k-a",
+            None,
+            Some("batches/a"),
+        );
+        sample.submission(5.0, "Fenced").file_deleted(5.5, "files/gb-k-a").record(6.0, "batches/a");
+        sample.job("batches/a", 1, "BATCH_STATE_FAILED").job_with("billable", json!(false));
+        sample.job_with("end_time", json!(at(6.5)));
+        sample.change(7.0, |s| {
+            s["phase"] = json!("Submitting");
+            s["runs"][0]["submission"] = json!("Abandoned");
+        });
+        sample.intend(7.5, 2, "files/gb-k-b").post(8.0, 2, "files/gb-k-b", Some(200), Some("batches/b"));
+        sample.job("batches/b", 2, "BATCH_STATE_SUCCEEDED").record(12.0, "batches/b");
+        sample.call(13.0, "batches.get", "/v1/batches/b", 200).state(14.0, "SUCCEEDED", "Delivering");
+        sample.deliver(15.0);
+        sample
+    }
+
     pub fn check(&self) -> Report {
         check(&self.evidence, &self.bounds)
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::history::Life;
+use crate::history::{Life, Run};
 use crate::read::{is_final, is_true, text};
 use crate::{Case, Report};
 
@@ -14,19 +14,30 @@ pub fn check(case: &Case<'_>, report: &mut Report) {
                 report.add("I3", life.path(), format!("both Complete and Failed at {}", now.ended));
             }
             if let Some(before) = before {
-                for (invariant, text) in step(&before.status, &now.status) {
+                let anew = before.runs.iter().any(|run| was_closed(case, run, &now.runs));
+                for (invariant, text) in step(&before.status, &now.status, anew) {
                     report.add(invariant, life.path(), format!("at {}: {text}", now.ended));
                 }
             }
         }
-        names(life, report);
+        names(case, life, report);
     }
 }
 
-fn step(old: &Value, new: &Value) -> Vec<(&'static str, String)> {
+/// Whether this write gives the run's job up, which did nothing as it had not found its input.
+fn was_closed(case: &Case<'_>, old: &Run, now: &[Run]) -> bool {
+    let closed = now.iter().any(|run| run.name == old.name && run.submission == "Abandoned");
+    closed
+        && old.submission == "Recorded"
+        && old.job.as_ref().is_some_and(|job| case.ledger.had_no_input(job))
+}
+
+/// `anew`: the write begins a submission again that has ended in nothing.
+fn step(old: &Value, new: &Value, anew: bool) -> Vec<(&'static str, String)> {
     let mut found = vec![];
     let (from, to) = (text(old, "phase"), text(new, "phase"));
-    if from != to && rank(to) < rank(from) {
+    let submits_again = anew && rank(to) == 0 && rank(from) != END;
+    if from != to && rank(to) < rank(from) && !submits_again {
         found.push(("I3", format!("phase went back from {from} to {to}")));
     } else if from != to && rank(from) == END {
         found.push(("I3", format!("phase left its end: {from} became {to}")));
@@ -61,13 +72,16 @@ fn rank(phase: &str) -> u8 {
     }
 }
 
-/// I3: the name of a run's job is written once.
-fn names(life: &Life, report: &mut Report) {
+/// I3: the name of a run's job is written once, and for a further attempt again if that job did nothing.
+fn names(case: &Case<'_>, life: &Life, report: &mut Report) {
     for (before, now) in life.steps() {
         let Some(before) = before else { continue };
         for old in before.runs.iter().filter(|run| run.job.is_some()) {
-            let new = now.runs.iter().find(|run| run.name == old.name).and_then(|run| run.job.as_deref());
-            if new != old.job.as_deref() {
+            let run = now.runs.iter().find(|run| run.name == old.name);
+            let new = run.and_then(|run| run.job.as_deref());
+            let follows = run.is_some_and(|run| run.attempt > old.attempt)
+                && old.job.as_ref().is_some_and(|job| case.ledger.had_no_input(job));
+            if new != old.job.as_deref() && !follows {
                 let (old, new) = (old.job.as_deref().unwrap_or_default(), new.unwrap_or("nothing"));
                 let text = format!("at {}: the recorded job {old} became {new}", now.ended);
                 report.add("I3", life.path(), text);

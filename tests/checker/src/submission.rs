@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::history::{Life, Run};
 use crate::ledger::Post;
 use crate::read::between;
@@ -13,7 +15,7 @@ const LISTING_LAG: Duration = Duration::from_mins(15);
 
 pub fn check(case: &Case<'_>, report: &mut Report) {
     for life in &case.history.lives {
-        attempts(life, report);
+        attempts(case, life, report);
     }
     for post in &case.ledger.posts {
         if case.evidence.audit.is_some() {
@@ -112,7 +114,7 @@ fn fenced(case: &Case<'_>, report: &mut Report) {
         let earlier = posts[..at].iter().filter(is_former);
         let open =
             earlier.filter(|p| !(p.is_refused() && p.ended.is_some_and(|ended| ended <= post.arrived)));
-        for before in open {
+        for before in open.filter(|before| !did_nothing(case, before, post.arrived)) {
             let what = format!("{} came at {}", post.name(), post.arrived);
             let text = match case.ledger.file_deleted(&before.file) {
                 Some(gone) if gone <= post.arrived && between(gone, post.arrived) >= lag => continue,
@@ -132,6 +134,12 @@ fn fenced(case: &Case<'_>, report: &mut Report) {
     }
 }
 
+/// Whether all that came of this request is a job that had failed by then, as it had not found its input.
+fn did_nothing(case: &Case<'_>, post: &Post, by: Timestamp) -> bool {
+    let made = || case.ledger.jobs.iter().filter(|job| post.jobs.contains(&job.name));
+    made().next().is_some() && made().all(|job| !job.billable && job.ended.is_some_and(|ended| ended <= by))
+}
+
 fn end_of(post: &Post) -> String {
     match (post.ended, post.status) {
         (None, _) => "not answered".into(),
@@ -145,7 +153,7 @@ fn object(case: &Case<'_>, post: &Post) -> String {
 }
 
 /// I2: attempts only grow, one after the other.
-fn attempts(life: &Life, report: &mut Report) {
+fn attempts(case: &Case<'_>, life: &Life, report: &mut Report) {
     for (before, now) in life.steps() {
         let runs_now = &now.runs;
         let open = runs_now.iter().filter(|r| matches!(r.submission.as_str(), "Pending" | "Fenced")).count();
@@ -158,14 +166,14 @@ fn attempts(life: &Life, report: &mut Report) {
                 report.add("I2", life.path(), format!("the status of {} has lost {}", now.ended, old.name));
                 continue;
             };
-            if let Some(text) = step(old, new) {
+            if let Some(text) = step(case, old, new) {
                 report.add("I2", life.path(), format!("the status of {}: {text}", now.ended));
             }
         }
     }
 }
 
-fn step(old: &Run, new: &Run) -> Option<String> {
+fn step(case: &Case<'_>, old: &Run, new: &Run) -> Option<String> {
     let (from, to) = (old.attempt, new.attempt);
     if to < from {
         return Some(format!("attempt {from} is followed by attempt {to}"));
@@ -182,6 +190,7 @@ fn step(old: &Run, new: &Run) -> Option<String> {
     }
     let leads_back = match (old.submission.as_str(), new.submission.as_str()) {
         (from, to) if from == to => false,
+        ("Recorded", "Abandoned") => !old.job.as_ref().is_some_and(|job| case.ledger.had_no_input(job)),
         ("Recorded", _) | (_, "Pending") => true,
         // A job that shows after all is the answer, and nothing else is.
         ("Abandoned", to) => to != "Recorded",

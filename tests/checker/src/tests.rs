@@ -274,6 +274,38 @@ fn i4_the_next_request_comes_when_the_last_one_is_harmless() {
     .holds();
 }
 
+/// The next attempt may come at once, as that job did nothing: but not a moment before, and not if it did.
+#[test]
+fn i2_i3_i4_a_job_that_had_no_input_is_followed_by_another() {
+    Sample::without_input().holds();
+    let facts = Sample::without_input().check().facts;
+    assert_eq!((facts.submissions, facts.jobs, facts.duplicates), (2, 2, 0));
+
+    let with = |change: fn(&mut Value)| {
+        let mut sample = Sample::without_input();
+        change(&mut sample.evidence.ledger["jobs"][0]);
+        sample
+    };
+    let paid = with(|job| job["billable"] = json!(true));
+    paid.breaks("I2", "from Recorded to Abandoned");
+    paid.breaks("I3", "back from Pending to Submitting");
+    paid.breaks("I3", "the recorded job batches/a became nothing");
+    paid.breaks("I4", "only 2.5s after the file");
+    paid.breaks("I4", "2 jobs for run-1");
+    let runs = with(|job| job["state"] = json!("BATCH_STATE_RUNNING"));
+    runs.breaks("I2", "from Recorded to Abandoned");
+    with(|job| job["end_time"] = json!(at(8.5))).breaks("I4", "only 2.5s after the file");
+
+    let later = |change: fn(&mut Value)| {
+        let mut sample = Sample::without_input();
+        change(statuses(&mut sample).nth(5).unwrap());
+        sample
+    };
+    later(|s| s["phase"] = json!("Queued")).holds();
+    later(|s| s["runs"][0]["submission"] = json!("Pending")).breaks("I2", "from Recorded to Pending");
+    later(|s| s["runs"][0]["remoteName"] = Value::Null).breaks("I3", "the recorded job batches/a became");
+}
+
 #[test]
 fn i5_every_job_is_accounted_for() {
     let left = |change: fn(&mut Sample)| {

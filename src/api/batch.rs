@@ -500,7 +500,8 @@ pub enum Submission {
     Fenced,
     /// The job's name is recorded.
     Recorded,
-    /// There is no job, and there can be none any more.
+    /// There is no job, and there can be none any more. Or there was one that failed before it ran any row, because its input
+    /// file was gone: `remoteName` names it.
     Abandoned,
     /// Whether there is a job could not be found out; a person decides.
     Quarantined,

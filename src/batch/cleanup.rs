@@ -87,7 +87,7 @@ async fn dismantle(subject: &mut Subject<'_>) -> Result<Progress, Error> {
         }));
     }
     let key = key(subject).await?;
-    if let Some(run) = run.filter(|run| run.submission == Submission::Recorded)
+    if let Some(run) = run
         && let Progress::Again(pause) = end_job(subject, &key, &run).await?
     {
         return Ok(Progress::Again(pause));

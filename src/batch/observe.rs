@@ -359,7 +359,7 @@ fn ours(subject: &Subject<'_>, jobs: &[Batch]) -> Vec<submit::Job> {
                 submit::Marked::Foreign => None,
             };
             let created = job.create_time.map_or(i128::MAX, Timestamp::as_nanosecond);
-            Some(submit::Job { name: job.name.clone(), created, attempt })
+            Some(submit::Job { name: job.name.clone(), created, attempt, lost_input: job.lost_input() })
         })
         .collect()
 }

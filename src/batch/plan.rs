@@ -17,7 +17,7 @@ use super::schedule::{
     doubt_listing_due, duplicates_watch, ended, is_terminal, look, past_since, pause_left,
     proof_listing_since, rested, sweep_due, tracking,
 };
-use super::submission::{is_restored, restored_run, submission};
+use super::submission::{has_lost_input, is_restored, restored_run, submission};
 use crate::api::SUBMIT_KEY_ANNOTATION;
 use crate::api::batch::{GeminiBatch, GeminiBatchStatus, Identity, Phase, Run, Submission, WebhookMode};
 use crate::api::condition::{Is, batch_type};
@@ -200,7 +200,9 @@ pub fn plan(batch: &GeminiBatch, seen: &Observed, memory: &Memory, env: &Env<'_>
     suspended(batch, &mut draft);
     let newest = run(&draft.status).cloned();
     match newest {
-        Some(run) if run.submission == Submission::Recorded => remote(batch, draft, &run, seen, memory, env),
+        Some(run) if run.submission == Submission::Recorded && !has_lost_input(&run, seen, memory) => {
+            remote(batch, draft, &run, seen, memory, env)
+        }
         newest => submission(batch, draft, newest, seen, memory, env),
     }
 }

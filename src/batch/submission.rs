@@ -8,13 +8,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use super::admission::{admission, claim, credentials_problem};
 use super::draft::Draft;
 use super::memory::Memory;
-use super::observed::Observed;
+use super::observed::{JobFacts, Observed};
 use super::plan::{Env, Plan, RUN, Step};
-use super::schedule::{age, doubt_listing_due, past_since, pause_left, proof_pause, since_fence};
+use super::schedule::{age, doubt_listing_due, ended, past_since, pause_left, proof_pause, since_fence};
 use crate::api::batch::{Ambiguity, GeminiBatch, GeminiBatchStatus, Listings, Phase, Run, Submission};
-use crate::api::condition::{Is, batch_type};
+use crate::api::condition::{Is, batch_type, truncate};
 use crate::api::{RESUBMIT_ANNOTATION, SUBMIT_KEY_ANNOTATION};
 use crate::controller::{Credentials, Next, after, is_claimed, until};
+use crate::gemini;
 use crate::submit::{self, AttemptState, Wish};
 
 /// Nonce of an attempt that is known only by the annotation that survived it.
@@ -69,7 +70,16 @@ pub fn open_run(attempt: i32, nonce: &str, marker: String, fingerprint: &str, en
     }
 }
 
-/// The decision about a batch whose newest run has no job yet.
+/// Whether the recorded job of this run failed for want of its input file, as the newest look shows it.
+pub fn has_lost_input(run: &Run, seen: &Observed, memory: &Memory) -> bool {
+    match &seen.job {
+        Some(JobFacts::Found(job)) => job.lost_input(),
+        Some(JobFacts::Gone) => false,
+        None => ended(run, memory).is_some_and(gemini::Batch::lost_input),
+    }
+}
+
+/// The decision about a batch whose newest run has no job yet, or one that counts for nothing.
 pub fn submission(
     batch: &GeminiBatch,
     mut draft: Draft,
@@ -110,6 +120,7 @@ pub fn submission(
             (Some(Credentials::Ready { .. }), Some(_)) => submit::History::Unknown,
             _ => submit::History::Known,
         },
+        lost_input: newest.as_ref().is_some_and(|run| has_lost_input(run, seen, memory)),
     };
     match (submit::step(attempt.as_ref(), &facts, env.timing), newest) {
         (submit::Step::Intend { n }, _) => admission(batch, draft, n, seen, env),
@@ -278,15 +289,31 @@ pub fn fenced(draft: &mut Draft, fingerprint: &str, env_now: jiff::Timestamp, la
 }
 
 fn close(mut draft: Draft, run: &Run) -> Plan {
+    let (why, message) = match &run.remote_name {
+        Some(job) => (
+            format!(
+                "its job {job} failed because the input file was gone: it ran no row, and nothing is paid"
+            ),
+            format!(
+                "{job} of attempt {} failed because its input file was gone; it ran no row, and nothing is paid. The input \
+                 is uploaded again and submitted once more",
+                run.attempt
+            ),
+        ),
+        None => (
+            "it left no job, and its input file is gone".to_owned(),
+            format!("attempt {} left no job and can leave none any more", run.attempt),
+        ),
+    };
     draft.run(|run| {
         run.submission = Submission::Abandoned;
-        run.message = Some("it left no job, and its input file is gone".into());
+        run.message = Some(truncate(&why, 256).to_owned());
     });
     if let Some(input) = draft.status.input.as_mut() {
         input.file = None;
     }
-    let message = format!("attempt {} left no job and can leave none any more", run.attempt);
     draft.set(batch_type::SUBMITTED, Is::False, "Submitting", &message);
+    draft.phase(Phase::Submitting);
     draft.progressing("Submitting", &message);
     draft.plan(Step::None, Next::Now)
 }

@@ -46,6 +46,23 @@ impl Batch {
     pub fn is_terminal(&self) -> bool {
         self.state.is_terminal()
     }
+
+    /// Whether it failed because its input file was not there, before any row was run: it did nothing, and nothing is
+    /// paid. Only what names that very file is taken for this; other things can be not found, a model for one.
+    ///
+    /// Neither code nor text is documented: a missing file is `PERMISSION_DENIED` (7) where a request names it, with the
+    /// file's id in the message, and `NOT_FOUND` (5) elsewhere.
+    pub fn lost_input(&self) -> bool {
+        let (Some((code, message)), Some(file)) = (&self.error, &self.input_file) else { return false };
+        let id = file.trim_start_matches("files/");
+        self.state == State::Failed
+            && self.responses_file.is_none()
+            && !self.inlined
+            && self.stats.successful == 0
+            && ["5", "7", "NOT_FOUND", "PERMISSION_DENIED"].contains(&code.as_str())
+            && !id.is_empty()
+            && message.contains(id)
+    }
 }
 
 /// Rows as Gemini counts them.

@@ -9,6 +9,9 @@
 //!                       ▼ still nothing
 //!                    Abandoned ── Intend n + 1
 //! ```
+//! A job that was there and only not listed yet can lose its input file to the fence. It fails then without having done
+//! anything, and counts for nothing here: if it is the recorded one, the attempt is closed.
+//!
 //! The order *fence, then wait, then list* is what makes the next attempt safe: a request that came in before the fence
 //! made its job before the fence, so it is listed by the end of the wait; one that comes later finds no input file.
 
@@ -89,6 +92,8 @@ pub struct Seen {
     pub wish: Wish,
     pub ambiguity: Ambiguity,
     pub history: History,
+    /// The recorded job lost its input, see [`Job::lost_input`].
+    pub lost_input: bool,
 }
 
 /// Whether an object without an attempt can have had one.
@@ -122,6 +127,9 @@ pub struct Job {
     pub created: i128,
     /// The tag proves that it is ours, made by this attempt number.
     pub attempt: Option<i32>,
+    /// It failed because its input file was gone before it began: no row was run, nothing is paid, and there is nothing
+    /// to have of it.
+    pub lost_input: bool,
 }
 
 /// What to do next.
@@ -159,6 +167,9 @@ pub enum Step {
 pub fn step(attempt: Option<&Attempt>, seen: &Seen, timing: &Timing) -> Step {
     let Some(attempt) = attempt else { return first_attempt(seen, timing) };
     match attempt.state {
+        // It was the one job of this batch, and it did nothing. No request that could make another is under way: the
+        // attempts before were fenced, and this one's has been executed.
+        AttemptState::Recorded if seen.lost_input => return Step::Close,
         AttemptState::Recorded => return Step::Done,
         // The poster itself will tell; should it die, its memory of being in flight dies with it.
         AttemptState::Pending if attempt.in_flight => return Step::Wait(timing.listing_spacing),
@@ -195,11 +206,16 @@ fn next_attempt(newest: i32, wish: Wish) -> Step {
 
 /// The oldest job that is provably ours, of whichever attempt: it is paid. Else a stranger's with our K.
 fn found(listing: &Listing) -> Option<Step> {
-    let ours = listing.jobs.iter().filter(|job| job.attempt.is_some());
+    let ours = listing.jobs.iter().filter(|job| is_paid(job));
     if let Some(job) = ours.min_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name))) {
         return Some(Step::Adopt { name: job.name.clone() });
     }
-    listing.jobs.first().map(|job| Step::Foreign { name: job.name.clone() })
+    let foreign = listing.jobs.iter().find(|job| job.attempt.is_none())?;
+    Some(Step::Foreign { name: foreign.name.clone() })
+}
+
+fn is_paid(job: &Job) -> bool {
+    job.attempt.is_some() && !job.lost_input
 }
 
 fn pending(attempt: &Attempt, seen: &Seen, timing: &Timing) -> Step {
@@ -277,10 +293,11 @@ pub fn proves(attempt: &Attempt, deletion: Deletion) -> bool {
     attempt.same_key || (deletion == Deletion::Deleted && !attempt.restored)
 }
 
-/// Jobs that carry our K, are not recorded by any run, and so are one too many: they are cancelled and deleted.
+/// Jobs that carry our K, are not recorded by any run, and so are one too many: they are cancelled and deleted. Not those
+/// that lost their input, which nobody paid.
 pub fn duplicates<'a>(jobs: &'a [Job], recorded: &[&str]) -> Vec<&'a str> {
     jobs.iter()
-        .filter(|job| job.attempt.is_some() && !recorded.contains(&job.name.as_str()))
+        .filter(|job| is_paid(job) && !recorded.contains(&job.name.as_str()))
         .map(|job| job.name.as_str())
         .collect()
 }

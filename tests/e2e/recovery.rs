@@ -175,6 +175,59 @@ async fn deleted_and_made_again_in_doubt_leaves_one_live_job() {
     bed.assert_invariants().await;
 }
 
+/// The fence deletes the input of a job that was there and only not listed yet, and had not begun. It does nothing then,
+/// and the batch does not end with it.
+async fn the_fence_takes_the_input_of_a_job(name: &str, is_shown_before_it_fails: bool) {
+    let faults = json!({
+        "rules": [
+            {"match": {"call": "batches.create"}, "do": {"drop": "answer"}, "times": 1},
+            {"match": {"call": "batches.list"}, "do": {"list_lag_ms": 3_600_000}},
+        ],
+        "jobs": [{"match": {"nth": [1]}, "do": {"hold": "pending"}}],
+    });
+    let bed = bed_with(name, faults).await;
+    bed.apply(&tickets("tickets", 3, "None")).await;
+    poll(PATIENCE, async || match bed.ledger().await.0["deleted_files"].as_array().map_or(0, Vec::len) {
+        1 => Ok(()),
+        other => Err(other),
+    })
+    .await
+    .expect("the fence deletes the input");
+    if is_shown_before_it_fails {
+        bed.emulator.set_faults(&json!({})).await;
+        bed.wait_condition("tickets", "Submitted", "True", "Adopted").await;
+        bed.emulator.release_jobs().await;
+    } else {
+        bed.emulator.release_jobs().await;
+        poll(PATIENCE, async || match bed.ledger().await.jobs()[0]["state"].as_str() {
+            Some("BATCH_STATE_FAILED") => Ok(()),
+            other => Err(other.map(str::to_owned)),
+        })
+        .await
+        .expect("the job does not find its input");
+        bed.emulator.set_faults(&json!({})).await;
+    }
+    let batch = bed.wait_complete("tickets").await;
+    let status = batch.status.unwrap();
+    assert_eq!((status.runs.len(), status.runs[0].attempt), (1, 2), "{status:?}");
+    let ledger = bed.ledger().await;
+    let billable: Vec<bool> = ledger.jobs().iter().map(|job| job["billable"] == true).collect();
+    assert_eq!((billable, ledger.rows_paid()), (vec![false, true], 3));
+    let duplicates = bed.metric("gemini_operator_duplicate_jobs_total").await;
+    assert_eq!(duplicates.filter(|told| *told > 0.0), None, "nobody paid for the first one");
+    bed.assert_invariants().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_adopted_and_then_finds_no_input_is_followed_by_another() {
+    the_fence_takes_the_input_of_a_job("input-adopted", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_has_found_no_input_when_it_shows_is_followed_by_another() {
+    the_fence_takes_the_input_of_a_job("input-failed", false).await;
+}
+
 /// A listing that lags longer than it may: the job of the first attempt turns up when the second one is done. It is the one
 /// case that costs, and it is ended and told.
 #[tokio::test(flavor = "multi_thread")]

@@ -134,7 +134,8 @@ fn a_job_that_shows_at_last_is_adopted_at_any_time() {
                 story.passed += pause;
             }
         }
-        story.jobs = vec![Job { name: "batches/late".into(), created: 0, attempt: Some(1) }];
+        story.jobs =
+            vec![Job { name: "batches/late".into(), created: 0, attempt: Some(1), lost_input: false }];
         story.run();
         assert_eq!(story.submission(), Some(Submission::Recorded), "{shows_after}");
         let run = story.batch.status.as_ref().unwrap().runs[0].clone();
@@ -195,7 +196,7 @@ fn no_file_is_deleted_before_the_key_that_could_see_a_job_has_looked() {
     let mut story = Story::new(|world| pending(world, Duration::ZERO));
     story.batch.status.as_mut().unwrap().runs[0].submission = Submission::Fenced;
     let run = story.batch.status.as_ref().unwrap().runs[0].clone();
-    let job = Job { name: "batches/1".into(), created: 1, attempt: Some(1) };
+    let job = Job { name: "batches/1".into(), created: 1, attempt: Some(1), lost_input: false };
     story.jobs = vec![job];
     story.passed = Duration::from_mins(20);
     let uptime = UPTIME + story.passed;
@@ -253,4 +254,49 @@ fn a_cancelled_doubt_is_fenced_at_once_and_ends() {
     story.pass();
     assert!(story.batch.is_finished());
     assert!(story.passed < Duration::from_mins(16), "{:?}", story.passed);
+}
+
+/// The fence took the input of a job that no listing had shown: it is recorded, and then does nothing.
+#[test]
+fn a_recorded_job_that_lost_its_input_is_followed_by_another_attempt() {
+    let world = World::new();
+    let mut failed = some_job(gemini::State::Failed);
+    failed.responses_file = None;
+    failed.input_file = Some("files/gb-x".into());
+    failed.error = Some(("7".into(), "You do not have permission to access the File gb-x".into()));
+    let look = |job: &gemini::Batch| Observed {
+        credentials: admitted().credentials,
+        job: Some(JobFacts::Found(Box::new(job.clone()))),
+        ..Observed::default()
+    };
+    let remembered = Memory { job: Some(failed.clone()), looked: Some(now()), ..Memory::default() };
+    let batch = recorded(&world, Some("PENDING"));
+    for (how, seen, memory) in [
+        ("a look", look(&failed), Memory::default()),
+        ("a look before this pass", Observed { job: None, ..look(&failed) }, remembered),
+    ] {
+        let planned = plan(&batch, &seen, &memory, &world.at(now()));
+        let (run, input) = (&planned.status.runs[0], planned.status.input.as_ref().unwrap());
+        assert_eq!((planned.step, planned.next), (Step::None, Next::Now), "{how}");
+        assert_eq!((run.submission, run.remote_name.as_deref()), (Submission::Abandoned, Some("batches/a")));
+        assert_eq!(input.file, None, "it is uploaded again");
+        let message = &get(&planned.status.conditions, "Submitted").unwrap().message;
+        assert!(message.contains("batches/a") && message.contains("nothing is paid"), "{message}");
+    }
+
+    // Its record is still listed, and no job of this batch: the next attempt begins.
+    let mut story = Story::new(|_| batch.clone());
+    story.batch.status = Some(world.plan(&batch, &look(&failed)).status);
+    story.jobs = vec![Job { name: "batches/a".into(), created: 0, attempt: Some(1), lost_input: true }];
+    while story.told.is_empty() {
+        if let Next::After(pause) = story.pass() {
+            story.passed += pause;
+        }
+    }
+    assert_eq!(story.told.last().unwrap().1, "Abandoned Stage");
+
+    // Any other failure is an end.
+    failed.error = Some(("3".into(), "the rows of gb-x are not JSON".into()));
+    let planned = world.plan(&batch, &look(&failed));
+    assert_eq!(planned.status.runs[0].submission, Submission::Recorded);
 }

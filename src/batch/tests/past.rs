@@ -19,7 +19,7 @@ fn sight(listing: Option<Vec<submit::Job>>) -> Observed {
 }
 
 fn job(attempt: Option<i32>) -> Vec<submit::Job> {
-    vec![submit::Job { name: "batches/a".into(), created: 1, attempt }]
+    vec![submit::Job { name: "batches/a".into(), created: 1, attempt, lost_input: false }]
 }
 
 fn looks(world: &World, batch: &GeminiBatch, memory: &Memory) -> bool {

@@ -126,6 +126,46 @@ fn states_in_both_spellings_and_of_tomorrow() {
 }
 
 #[test]
+fn what_a_job_says_that_lost_its_input() {
+    type Change = fn(&mut Value);
+    let code_and_text = |code: i32, message: &str| json!({ "code": code, "message": message });
+    let gone = || {
+        code_and_text(7, "You do not have permission to access the File voe5u4gdj968 or it may not exist.")
+    };
+    let failed = |error: Value| {
+        let mut operation = captured("BATCH_STATE_FAILED");
+        operation["done"] = true.into();
+        operation["error"] = error;
+        operation["metadata"]["batchStats"] = json!({ "requestCount": "9", "pendingRequestCount": "9" });
+        operation
+    };
+    assert!(parsed(&failed(gone())).lost_input());
+    assert!(parsed(&failed(code_and_text(5, "File not found: files/voe5u4gdj968"))).lost_input());
+
+    for (what, error) in [
+        ("another thing is not there", code_and_text(5, "models/gemini-0.1 is not found")),
+        ("another file", code_and_text(7, "You do not have permission to access the File abc")),
+        ("the file is there, and bad", code_and_text(3, "File voe5u4gdj968 is not JSON lines")),
+    ] {
+        assert!(!parsed(&failed(error)).lost_input(), "{what}");
+    }
+    let changes: [(&str, Change); 5] = [
+        ("it ran a row", |o| o["metadata"]["batchStats"]["successfulRequestCount"] = "1".into()),
+        ("it has answers", |o| o["metadata"]["output"] = json!({ "responsesFile": "files/batch-3a96" })),
+        ("it did not fail", |o| o["metadata"]["state"] = "BATCH_STATE_CANCELLED".into()),
+        ("its file is not told", |o| {
+            o["metadata"].as_object_mut().unwrap().remove("inputConfig");
+        }),
+        ("its file has no name", |o| o["metadata"]["inputConfig"]["fileName"] = "files/".into()),
+    ];
+    for (what, change) in changes {
+        let mut operation = failed(gone());
+        change(&mut operation);
+        assert!(!parsed(&operation).lost_input(), "{what}");
+    }
+}
+
+#[test]
 fn odd_operations() {
     let bare = parsed(&json!({ "name": "batches/x" }));
     assert_eq!(bare.state, State::Unknown(String::new()));

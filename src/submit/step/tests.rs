@@ -22,6 +22,7 @@ fn seen() -> Seen {
         wish: Wish::Go,
         ambiguity: Ambiguity::ResubmitAfterProof,
         history: History::Known,
+        lost_input: false,
     }
 }
 
@@ -31,6 +32,7 @@ fn listed(after: Duration, jobs: &[(&str, i128, Option<i32>)]) -> Seen {
         name: (*name).to_owned(),
         created: *created,
         attempt: *attempt,
+        lost_input: false,
     };
     let listing = Listing { after, spaced: true, jobs: jobs.iter().map(job).collect() };
     Seen { listing: Some(listing), ..seen() }
@@ -46,6 +48,14 @@ fn stop(seen: Seen) -> Seen {
 
 fn unknown_history(seen: Seen) -> Seen {
     Seen { history: History::Unknown, ..seen }
+}
+
+/// The same, with jobs of ours that failed for want of their input, and did nothing.
+fn without_input(seen: Seen) -> Seen {
+    let lose = |job| Job { lost_input: true, ..job };
+    let listing =
+        seen.listing.map(|listing| Listing { jobs: listing.jobs.into_iter().map(lose).collect(), ..listing });
+    Seen { listing, ..seen }
 }
 
 fn close_together(seen: Seen) -> Seen {
@@ -95,6 +105,18 @@ fn table() {
             Step::Rest,
         ),
         ("recorded", Some(a(Recorded)), unlisted.clone(), Step::Done),
+        (
+            "recorded, but without its input",
+            Some(a(Recorded)),
+            Seen { lost_input: true, ..seen() },
+            Step::Close,
+        ),
+        (
+            "recorded, but without its input, cancelled",
+            Some(a(Recorded)),
+            stop(Seen { lost_input: true, ..seen() }),
+            Step::Close,
+        ),
         ("being sent", Some(Attempt { in_flight: true, ..a(Pending) }), unlisted.clone(), wait.clone()),
         // The first look.
         ("in doubt, not listed", Some(a(Pending)), seen(), wait.clone()),
@@ -161,6 +183,12 @@ fn table() {
         ("refused just now", Some(Attempt { pause: minute, ..a(Abandoned) }), seen(), Step::Wait(minute)),
         ("refused, not looked", Some(a(Abandoned)), seen(), wait),
         ("refused", Some(a(Abandoned)), listed(at_once, &[]), Step::Intend { n: 3 }),
+        (
+            "closed, only its job without input is there",
+            Some(a(Abandoned)),
+            without_input(listed(at_once, &[("batches/a", 1, Some(2))])),
+            Step::Intend { n: 3 },
+        ),
         ("refused, cancelled", Some(Attempt { pause: minute, ..a(Abandoned) }), stop(seen()), Step::Rest),
         ("refused, suspended", Some(a(Abandoned)), Seen { wish: Wish::Hold, ..seen() }, Step::Rest),
     ];
@@ -195,6 +223,39 @@ fn a_job_that_shows_is_adopted_the_oldest_first() {
 }
 
 #[test]
+fn a_job_without_input_is_as_good_as_none() {
+    let t = Timing::production();
+    let jobs = [("batches/a", 1, Some(2)), ("batches/b", 2, Some(1))];
+    let proof = Some(Proof { same_key: true });
+    for state in
+        [AttemptState::Pending, AttemptState::Fenced, AttemptState::Quarantined, AttemptState::Abandoned]
+    {
+        for after in [Duration::ZERO, t.first_look, t.listing_lag] {
+            let attempt = Attempt { proof, listings: 2, ..attempt(state) };
+            let there = without_input(listed(after, &jobs));
+            assert_eq!(
+                step(Some(&attempt), &there, &t),
+                step(Some(&attempt), &listed(after, &[]), &t),
+                "{state:?}"
+            );
+            let mut among = there;
+            let listing = among.listing.as_mut().unwrap();
+            listing.jobs.push(Job {
+                name: "batches/c".into(),
+                created: 3,
+                attempt: Some(2),
+                lost_input: false,
+            });
+            assert_eq!(
+                step(Some(&attempt), &among, &t),
+                Step::Adopt { name: "batches/c".into() },
+                "{state:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_fence_is_proven_by_what_was_seen() {
     use Deletion::{Deleted, NotListed};
     let own = attempt(AttemptState::Fenced);
@@ -215,12 +276,13 @@ fn a_fence_is_proven_by_what_was_seen() {
 
 #[test]
 fn what_is_recorded_is_no_duplicate() {
-    let job = |name: &str, attempt| Job { name: name.into(), created: 0, attempt };
+    let job = |name: &str, attempt| Job { name: name.into(), created: 0, attempt, lost_input: false };
     let jobs = [
         job("batches/a", Some(1)),
         job("batches/b", Some(2)),
         job("batches/c", Some(2)),
         job("batches/x", None),
+        Job { lost_input: true, ..job("batches/unpaid", Some(1)) },
     ];
     assert_eq!(duplicates(&jobs, &["batches/b"]), ["batches/a", "batches/c"]);
     assert_eq!(duplicates(&jobs, &["batches/a", "batches/b", "batches/c"]), [""; 0]);
@@ -250,11 +312,17 @@ fn any_attempt() -> impl Strategy<Value = Attempt> {
 }
 
 fn any_sight() -> impl Strategy<Value = Seen> {
-    let jobs = proptest::collection::vec((0i128..9, proptest::option::of(1..50)), 0..3).prop_map(|jobs| {
-        jobs.into_iter()
-            .map(|(created, attempt)| Job { name: format!("batches/{created}"), created, attempt })
-            .collect()
-    });
+    let jobs = proptest::collection::vec((0i128..9, proptest::option::of(1..50), any::<bool>()), 0..3)
+        .prop_map(|jobs| {
+            jobs.into_iter()
+                .map(|(created, attempt, lost_input)| Job {
+                    name: format!("batches/{created}"),
+                    created,
+                    attempt,
+                    lost_input,
+                })
+                .collect()
+        });
     let listing = (0u64..2000, any::<bool>(), jobs).prop_map(|(after, spaced, jobs)| Listing {
         after: Duration::from_secs(after),
         spaced,
@@ -263,9 +331,15 @@ fn any_sight() -> impl Strategy<Value = Seen> {
     let wish = prop_oneof![Just(Wish::Go), Just(Wish::Hold), Just(Wish::Stop)];
     let ambiguity = prop_oneof![Just(Ambiguity::ResubmitAfterProof), Just(Ambiguity::Quarantine)];
     let history = prop_oneof![Just(History::Known), Just(History::Unknown)];
-    (proptest::option::of(listing), proptest::option::of(1..50), wish, ambiguity, history).prop_map(
-        |(listing, approved, wish, ambiguity, history)| Seen { listing, approved, wish, ambiguity, history },
-    )
+    (proptest::option::of(listing), proptest::option::of(1..50), wish, ambiguity, history, any::<bool>())
+        .prop_map(|(listing, approved, wish, ambiguity, history, lost_input)| Seen {
+            listing,
+            approved,
+            wish,
+            ambiguity,
+            history,
+            lost_input,
+        })
 }
 
 proptest! {
@@ -273,13 +347,14 @@ proptest! {
     #[test]
     fn each_step_has_its_ground(attempt in any_attempt(), seen in any_sight()) {
         let t = Timing::production();
-        let shows = seen.listing.as_ref().is_some_and(|l| !l.jobs.is_empty());
+        let shows = seen.listing.as_ref().is_some_and(|l| l.jobs.iter().any(|job| job.attempt.is_none() || !job.lost_input));
         match step(Some(&attempt), &seen, &t) {
             Step::Intend { n } => {
                 prop_assert_eq!((attempt.state, n), (AttemptState::Abandoned, attempt.n + 1));
                 prop_assert!(seen.wish == Wish::Go && attempt.pause.is_zero());
                 prop_assert!(seen.listing.is_some() && !shows, "a listing without a job came before");
             }
+            Step::Close if attempt.state == AttemptState::Recorded => prop_assert!(seen.lost_input),
             Step::Close => {
                 let listing = seen.listing.as_ref().unwrap();
                 prop_assert_eq!((attempt.state, attempt.proof), (AttemptState::Fenced, Some(Proof { same_key: true })));
@@ -289,7 +364,7 @@ proptest! {
             Step::Fence => prop_assert!(matches!(attempt.state, AttemptState::Pending | AttemptState::Quarantined)),
             Step::Prove => prop_assert_eq!(attempt.state, AttemptState::Fenced),
             Step::Rest => prop_assert!(attempt.state == AttemptState::Abandoned && seen.wish != Wish::Go),
-            Step::Done => prop_assert_eq!(attempt.state, AttemptState::Recorded),
+            Step::Done => prop_assert!(attempt.state == AttemptState::Recorded && !seen.lost_input),
             Step::Adopt { .. } | Step::Foreign { .. } => prop_assert!(shows),
             Step::Quarantine => prop_assert_eq!(seen.ambiguity, Ambiguity::Quarantine),
             Step::Restore => prop_assert!(false, "there is an attempt"),

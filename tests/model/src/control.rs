@@ -27,6 +27,8 @@ pub enum Control {
     RollbackTakenForNew,
     /// A refusal closes the newest attempt, whosever it is.
     NoClosesAnothers,
+    /// That the recorded job has lost its input is not seen.
+    LostInputStays,
     /// What was waited for never comes to its end: the check of ways out must see it.
     NeverCloses,
 }

@@ -40,7 +40,8 @@ impl Protocol {
         let end = if !world.accepts(key) {
             End::No
         } else if world.files[usize::from(file)].there.contains(&true) {
-            world.jobs.push(Job { n, project: key.project(), before_fence: false, visible: false });
+            let (project, lost_input) = (key.project(), false);
+            world.jobs.push(Job { n, project, file, lost_input, before_fence: false, visible: false });
             End::Yes(u8::try_from(world.jobs.len() - 1).ok()?)
         } else {
             End::Forbidden
@@ -207,6 +208,9 @@ impl Model for Protocol {
                 if !world.jobs.is_empty() {
                     actions.push(Action::Pass { controller: at, look: Look::Most });
                 }
+                if world.jobs.iter().any(|job| world.may_lose_input(job)) {
+                    actions.push(Action::Pass { controller: at, look: Look::InputLost });
+                }
                 actions.push(Action::Pass { controller: at, look: Look::Least });
                 actions.push(Action::Pass { controller: at, look: Look::None });
                 continue;
@@ -248,7 +252,7 @@ impl Model for Protocol {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("at most one paid job", |_, world: &World| world.jobs.len() <= 1),
+            Property::always("at most one paid job", |_, world: &World| world.paid_jobs() <= 1),
             Property::always("no request without its durable intent, none twice", |_, world: &World| {
                 !world.broken
             }),

@@ -45,6 +45,9 @@ pub enum Look {
     Least,
     /// All that is there.
     Most,
+    /// The same, and the job whose input file is gone has failed for want of it. Until somebody looks it makes no
+    /// difference whether it has.
+    InputLost,
 }
 
 impl Protocol {
@@ -83,11 +86,12 @@ impl Protocol {
             .jobs
             .iter()
             .enumerate()
-            .filter(|(_, job)| job.project == key.project() && (job.visible || look == Look::Most));
+            .filter(|(_, job)| job.project == key.project() && (job.visible || look != Look::Least));
         let job = |(index, job): (usize, &Job)| submit::Job {
             name: index.to_string(),
             created: index as i128,
             attempt: Some(i32::from(job.n)),
+            lost_input: job.lost_input,
         };
         Some(Listing {
             after: if fenced && !world.waited { Duration::ZERO } else { Duration::MAX },
@@ -98,6 +102,9 @@ impl Protocol {
 
     /// One pass of an idle controller: read, look, decide. Nothing is written yet.
     pub fn pass(&self, world: &mut World, at: usize, look: Look) -> Option<()> {
+        if look == Look::InputLost {
+            world.lose_input();
+        }
         let (seen, key) = (world.object.clone(), world.secret);
         let Some(status) = seen.status.clone() else {
             let change = if self.breaks(Control::WipeWithoutWait) { Change::Close } else { Change::Restore };
@@ -115,6 +122,10 @@ impl Protocol {
             } else {
                 History::Known
             },
+            lost_input: look != Look::None
+                && world.accepts(key)
+                && world.has_lost_input()
+                && !self.breaks(Control::LostInputStays),
         };
         let change = match submit::step(view.as_ref(), &facts, &self.timing) {
             Step::Intend { n } => {

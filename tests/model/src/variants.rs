@@ -24,10 +24,11 @@ pub struct Variant {
 
 /// About 75 million states; with half an hour, what ends the largest exploration.
 const MOST: usize = 500_000_000;
-/// Two crashes, two messages lost or late, three uploads, three attempts.
+/// Two crashes, two messages lost or late, two jobs without input, three uploads, three attempts.
 const BASIC: Budget = Budget {
     crashes: 2,
     losses: 2,
+    input_losses: 2,
     refusals: 0,
     key_changes: 0,
     revocations: 0,
@@ -83,6 +84,7 @@ pub fn all() -> Vec<Variant> {
             ROLLBACKS,
         ),
         fails("a refusal closes the newest attempt, whosever it is", Control::NoClosesAnothers, 2, REFUSALS),
+        fails("a recorded job that lost its input is left at that", Control::LostInputStays, 2, BASIC),
         fails("a fenced attempt is never closed", Control::NeverCloses, 2, BASIC),
     ]);
     variants.extend(
@@ -93,7 +95,12 @@ pub fn all() -> Vec<Variant> {
                 3,
                 Budget { key_changes: 1, crashes: 1, losses: 1, ..WIPES },
             ),
-            holds("… everything at once", 2, ALL),
+            holds(
+                "… everything at once, but that the fence takes a job's input",
+                2,
+                Budget { input_losses: 0, ..ALL },
+            ),
+            holds("… everything at once, one crash, one loss", 2, Budget { crashes: 1, losses: 1, ..ALL }),
             Variant { most: Some(MOST), ..holds("… everything at once", 3, ALL) },
         ]
         .map(|variant| Variant { full: true, ..variant }),

@@ -91,11 +91,14 @@ pub struct File {
     pub there: [bool; 2],
 }
 
-/// A job, created and so paid.
+/// A job, created and so paid, unless it loses its input before it begins.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Job {
     pub n: u8,
     pub project: u8,
+    pub file: u8,
+    /// It has failed because its input file was gone.
+    pub lost_input: bool,
     /// It was there when a fence was last proven, so the wait after the fence shows it.
     pub before_fence: bool,
     /// Every listing shows it.
@@ -194,6 +197,8 @@ pub struct Budget {
     pub crashes: u8,
     /// Requests or answers lost, or not waited for.
     pub losses: u8,
+    /// Jobs that fail because the fence took their input file.
+    pub input_losses: u8,
     /// Refusals without a reason that lasts (429).
     pub refusals: u8,
     /// Changes of the Secret.
@@ -282,10 +287,34 @@ impl World {
         self.posts.is_empty() && !self.controllers.iter().any(is_under_way)
     }
 
-    /// The submission has come to its end: a job is recorded, or a person has to decide.
+    pub fn paid_jobs(&self) -> usize {
+        self.jobs.iter().filter(|job| !job.lost_input).count()
+    }
+
+    /// Whether it had begun when its file went is not known, so it may have lost it or not.
+    pub fn may_lose_input(&self, job: &Job) -> bool {
+        self.left.input_losses > 0 && !job.lost_input && self.files[usize::from(job.file)].there == [false; 2]
+    }
+
+    /// There is one at most, as one at most was paid.
+    pub fn lose_input(&mut self) {
+        if let Some(at) = self.jobs.iter().position(|job| self.may_lose_input(job)) {
+            self.left.input_losses -= 1;
+            self.jobs[at].lost_input = true;
+        }
+    }
+
+    /// Whether the recorded job has failed because its input file was gone.
+    pub fn has_lost_input(&self) -> bool {
+        let job = self.attempt().filter(|a| a.state == State::Recorded).and_then(|a| a.job);
+        job.and_then(|job| self.jobs.get(usize::from(job))).is_some_and(|job| job.lost_input)
+    }
+
+    /// The submission has come to its end: a job is recorded that can do its work, or a person has to decide.
     pub fn is_settled(&self) -> bool {
         self.attempt().is_some_and(|a| {
-            matches!(a.state, State::Recorded | State::Quarantined)
+            (a.state == State::Recorded && !self.has_lost_input())
+                || a.state == State::Quarantined
                 || (a.state == State::Abandoned && self.object.cancelled)
         }) || (self.object.cancelled && self.object.status.as_ref().is_some_and(|s| s.attempt.is_none()))
     }

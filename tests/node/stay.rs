@@ -60,8 +60,15 @@ impl Stay {
             more_api_keys: &[],
         };
         let emulator = Emulator::start(&dir, &options).await;
-        let room =
-            Room { cluster, client, namespace, emulator, dir, why: |room| state_of_pods(room.cluster) };
+        let room = Room {
+            cluster,
+            client,
+            namespace,
+            emulator,
+            dir,
+            asked: None,
+            why: |room| state_of_pods(room.cluster),
+        };
         room.make_api_key().await;
         Self { room, _turn: turn }
     }

@@ -1,7 +1,8 @@
 //! The API server's audit log: who wrote what.
 
-use std::fs;
-use std::path::Path;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -52,9 +53,33 @@ impl Request {
     }
 }
 
+/// What the log has held since a moment. A run of many tests writes hundreds of megabytes, and each test reads its own.
+pub struct Since {
+    log: PathBuf,
+    from: u64,
+}
+
+impl Since {
+    pub fn now(log: &Path) -> Self {
+        let from = log.metadata().map_or(0, |log| log.len());
+        Self { log: log.to_owned(), from }
+    }
+
+    /// Its first line may be the rest of one that was half written at that moment.
+    fn read(&self) -> String {
+        let mut bytes = vec![];
+        let read = File::open(&self.log).and_then(|mut log| {
+            log.seek(SeekFrom::Start(self.from))?;
+            log.read_to_end(&mut bytes)
+        });
+        read.unwrap_or_else(|error| panic!("{}: {error}", self.log.display()));
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
 /// All events about objects of one namespace that changed something, or tried to, as they stand in the log.
-pub fn events(log: &Path, namespace: &str) -> Vec<Value> {
-    let text = fs::read_to_string(log).unwrap_or_default();
+pub fn events(log: &Since, namespace: &str) -> Vec<Value> {
+    let text = log.read();
     // Reads are many, and a test is not to wait for their parsing. The verb comes before everything that others wrote.
     let is_read = |line: &str| {
         let verb = line.split_once(r#""verb":""#).map_or("", |(_, rest)| rest);
@@ -66,8 +91,8 @@ pub fn events(log: &Path, namespace: &str) -> Vec<Value> {
 }
 
 /// All requests about objects of one namespace, in the order in which they ended.
-pub fn requests(log: &Path, namespace: &str) -> Vec<Request> {
-    let text = fs::read_to_string(log).unwrap_or_default();
+pub fn requests(log: &Since, namespace: &str) -> Vec<Request> {
+    let text = log.read();
     let all = text.lines().filter(|line| line.contains(namespace)).filter_map(Request::parse);
     all.filter(|request| request.namespace == namespace).collect()
 }

@@ -70,6 +70,8 @@ pub struct Room {
     pub namespace: String,
     pub emulator: Emulator,
     pub dir: PathBuf,
+    /// What the API server was asked since this room is there; `None` on a cluster that is not ours.
+    pub asked: Option<audit::Since>,
     /// The ends of the operator's logs, and what else says why something did not happen.
     pub why: fn(&Room) -> String,
 }
@@ -111,6 +113,7 @@ impl Bed {
     pub async fn on(cluster: &'static Cluster, name: &str, options: BedOptions) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let client = cluster.admin().await;
+        let asked = cluster.audit_log.as_deref().map(audit::Since::now);
         let namespace = cluster.make_namespace(&client, name).await;
         let dir = cluster.dir.join(format!("{}-{name}", NUMBER.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir_all(&dir).expect("the run's folder is writable");
@@ -135,7 +138,7 @@ impl Bed {
             cluster.kubeconfig_of(&client, account, &dir.join(account)).await;
         }
         let operator = options.operator;
-        let room = Room { cluster, client, namespace, emulator, dir, why: logs_of_processes };
+        let room = Room { cluster, client, namespace, emulator, dir, asked, why: logs_of_processes };
         let mut bed = Self {
             room,
             options,
@@ -350,7 +353,7 @@ impl Room {
     /// order, so a request of our own is waited for.
     pub async fn audit_up_to_now(&self) -> Option<Vec<audit::Request>> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        self.cluster.audit_log.as_ref()?;
+        self.asked.as_ref()?;
         let mark = format!("mark-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         self.kubectl().run(&["create", "configmap", &mark]).await.expect();
         let seen = poll(super::PATIENCE, async || {
@@ -362,7 +365,7 @@ impl Room {
 
     /// Requests about this namespace in the audit log; `None` on a cluster that is not ours.
     pub fn audit(&self) -> Option<Vec<audit::Request>> {
-        self.cluster.audit_log.as_deref().map(|log| audit::requests(log, &self.namespace))
+        self.asked.as_ref().map(|log| audit::requests(log, &self.namespace))
     }
 
     /// Writes of one of the operator's ServiceAccounts in this namespace; `None` on a cluster that is not

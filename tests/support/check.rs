@@ -26,7 +26,7 @@ impl Room {
         let orphans = orphans.get_opt(ORPHANS).await.expect("the orphan ledger can be read");
         let ledger = self.ledger().await.0;
         // On a cluster that is not ours there is no such log; the report says what that leaves open.
-        let audit = match (self.audit_up_to_now().await, &self.cluster.audit_log) {
+        let audit = match (self.audit_up_to_now().await, &self.asked) {
             (Some(_), Some(log)) => Some(audit::events(log, &self.namespace)),
             _ => None,
         };

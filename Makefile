@@ -32,6 +32,7 @@ test: ## All tests, on a real control plane and, where that is possible, on a re
 	@$(MAKE) --no-print-directory model
 	@$(MAKE) --no-print-directory e2e-node
 	@$(MAKE) --no-print-directory chaos
+	@testenv/ingress.sh > /dev/null
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} cargo test --locked --workspace --no-fail-fast
 
 # Before the other tests, so that the last lines of `make test` are those of the test runner. 77: no node can run here;

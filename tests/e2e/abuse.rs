@@ -12,7 +12,7 @@ use crate::support::{Bed, BedOptions, PATIENCE, RECEIVER, poll};
 const BODY: &str = r#"{"type":"batch.succeeded","version":"v1","data":{"id":"batches/none"}}"#;
 
 /// A Standard Webhooks signature.
-fn sign(secret: &str, id: &str, timestamp: i64, body: &str) -> String {
+pub fn sign(secret: &str, id: &str, timestamp: i64, body: &str) -> String {
     let key = BASE64.decode(secret.trim_start_matches("whsec_").as_bytes()).expect("a secret is base64");
     let mut mac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
     mac.update(format!("{id}.{timestamp}.{body}").as_bytes());

@@ -14,6 +14,7 @@ mod crds;
 mod deletion;
 mod delivery;
 mod economy;
+mod ingress;
 mod main_job;
 mod malformed;
 mod many;

@@ -46,6 +46,8 @@ pub struct BedOptions {
     pub also_watch: Vec<String>,
     /// More arguments for the controller.
     pub controller_args: Vec<String>,
+    /// Deliveries go there, and not to the bed's front: to something that ends TLS, so the receiver speaks none.
+    pub way_in: Option<SocketAddr>,
 }
 
 impl Default for BedOptions {
@@ -59,6 +61,7 @@ impl Default for BedOptions {
             operator: true,
             also_watch: vec![],
             controller_args: vec![],
+            way_in: None,
         }
     }
 }
@@ -88,7 +91,9 @@ pub struct Bed {
     /// Where the running ones answer probes and metrics.
     pub controller_admin: String,
     pub receiver_admin: String,
-    certificate: tls::Certificate,
+    /// Signs what the receiver, or who stands before it, shows to the emulator.
+    pub authority: tls::Authority,
+    pub certificate: tls::Certificate,
 }
 
 impl Deref for Bed {
@@ -117,7 +122,8 @@ impl Bed {
         let namespace = cluster.make_namespace(&client, name).await;
         let dir = cluster.dir.join(format!("{}-{name}", NUMBER.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir_all(&dir).expect("the run's folder is writable");
-        let certificate = tls::make(&dir, HOOKS_HOST);
+        let authority = tls::Authority::new();
+        let certificate = authority.issue(&dir, HOOKS_HOST);
         let front = Front::open().await;
         let emulator = Emulator::start(
             &dir,
@@ -126,7 +132,7 @@ impl Bed {
                 tls: None,
                 api_key: &options.api_key,
                 job_time: &options.job_time,
-                resolve: (&format!("{HOOKS_HOST}:443"), front.address()),
+                resolve: (&format!("{HOOKS_HOST}:443"), options.way_in.unwrap_or(front.address())),
                 webhook_ca: &certificate.ca,
                 faults: options.faults.as_ref(),
                 project: PROJECT,
@@ -147,6 +153,7 @@ impl Bed {
             receiver: None,
             controller_admin: String::new(),
             receiver_admin: String::new(),
+            authority,
             certificate,
         };
         if operator {
@@ -172,8 +179,11 @@ impl Bed {
     /// A receiver that logs under `name`, as soon as its process is there; the front is not led to it.
     pub fn launch_receiver(&self, name: &str) -> Process {
         let mut command = self.operator("receiver", RECEIVER);
-        command.args(["--listen", "127.0.0.1:0", "--tls-cert"]).arg(&self.certificate.cert);
-        command.arg("--tls-key").arg(&self.certificate.key);
+        command.args(["--listen", "127.0.0.1:0"]);
+        if self.options.way_in.is_none() {
+            command.arg("--tls-cert").arg(&self.certificate.cert);
+            command.arg("--tls-key").arg(&self.certificate.key);
+        }
         Process::start(name, &self.dir, command).expect("the receiver starts")
     }
 

@@ -167,6 +167,11 @@ impl Cluster {
 
     /// Writes a kubeconfig with a fresh token of one of the chart's ServiceAccounts.
     pub async fn kubeconfig_of(&self, client: &Client, account: &str, path: &Path) {
+        self.kubeconfig_in(client, OPERATOR_NAMESPACE, account, path).await;
+    }
+
+    /// The same for a ServiceAccount of any namespace.
+    pub async fn kubeconfig_in(&self, client: &Client, namespace: &str, account: &str, path: &Path) {
         let request = TokenRequest {
             spec: TokenRequestSpec {
                 audiences: vec![],
@@ -175,11 +180,11 @@ impl Cluster {
             },
             ..TokenRequest::default()
         };
-        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
+        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
         let answer = accounts
             .create_token_request(account, &PostParams::default(), &request)
             .await
-            .unwrap_or_else(|error| panic!("a token for {OPERATOR_NAMESPACE}/{account}: {error}"));
+            .unwrap_or_else(|error| panic!("a token for {namespace}/{account}: {error}"));
         let token = answer.status.expect("a TokenRequest is answered with a token").token;
 
         let admin = Kubeconfig::read_from(&self.kubeconfig).expect("the admin's kubeconfig can be read");

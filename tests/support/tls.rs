@@ -13,26 +13,40 @@ pub struct Certificate {
     pub key: PathBuf,
 }
 
-/// Makes `ca.crt`, `tls.crt` and `tls.key` in `dir`.
-pub fn make(dir: &Path, host: &str) -> Certificate {
-    let ca_key = KeyPair::generate().expect("a key can be made");
-    let mut ca_params = CertificateParams::new(vec![]).expect("no names are valid names");
-    ca_params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    let ca = ca_params.self_signed(&ca_key).expect("the authority signs itself");
-    let issuer = Issuer::new(ca_params, ca_key);
+/// Who signs certificates.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
 
-    let key = KeyPair::generate().expect("a key can be made");
-    let params = CertificateParams::new(vec![host.to_owned()]).expect("the host is a valid name");
-    let cert = params.signed_by(&key, &issuer).expect("the authority signs");
-
-    let write = |name: &str, content: String| {
-        let path = dir.join(name);
-        fs::write(&path, content).expect("the bed's folder is writable");
-        path
-    };
-    Certificate {
-        ca: write("ca.crt", ca.pem()),
-        cert: write("tls.crt", cert.pem()),
-        key: write("tls.key", key.serialize_pem()),
+impl Authority {
+    pub fn new() -> Self {
+        let key = KeyPair::generate().expect("a key can be made");
+        let mut params = CertificateParams::new(vec![]).expect("no names are valid names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let pem = params.self_signed(&key).expect("the authority signs itself").pem();
+        Self { issuer: Issuer::new(params, key), pem }
     }
+
+    /// Makes `ca.crt`, `tls.crt` and `tls.key` in `dir`.
+    pub fn issue(&self, dir: &Path, host: &str) -> Certificate {
+        let key = KeyPair::generate().expect("a key can be made");
+        let params = CertificateParams::new(vec![host.to_owned()]).expect("the host is a valid name");
+        let cert = params.signed_by(&key, &self.issuer).expect("the authority signs");
+        let write = |name: &str, content: &str| {
+            let path = dir.join(name);
+            fs::write(&path, content).expect("the bed's folder is writable");
+            path
+        };
+        Certificate {
+            ca: write("ca.crt", &self.pem),
+            cert: write("tls.crt", &cert.pem()),
+            key: write("tls.key", &key.serialize_pem()),
+        }
+    }
+}
+
+/// A certificate of an authority that signs nothing else.
+pub fn make(dir: &Path, host: &str) -> Certificate {
+    Authority::new().issue(dir, host)
 }

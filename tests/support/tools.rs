@@ -40,6 +40,11 @@ pub fn helm() -> PathBuf {
     std::env::var_os("HELM").map_or_else(|| script("helm.sh"), PathBuf::from)
 }
 
+/// Traefik, the ingress controller; `testenv/ingress.sh` builds it where it is not in the cache.
+pub fn traefik() -> PathBuf {
+    script("ingress.sh")
+}
+
 /// A script that prints the path of a program; what it has to say meanwhile goes to our stderr.
 fn script(name: &str) -> PathBuf {
     let path = root().join("testenv").join(name);

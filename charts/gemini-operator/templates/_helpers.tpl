@@ -12,6 +12,11 @@
 {{- define "gemini-operator.controller" -}}{{ include "gemini-operator.fullname" . }}-controller{{- end -}}
 {{- define "gemini-operator.receiver" -}}{{ include "gemini-operator.fullname" . }}-receiver{{- end -}}
 
+{{/* Port of the Service for deliveries. */}}
+{{- define "gemini-operator.webhookPort" -}}
+{{ .Values.receiver.service.port | default (ternary 443 80 (not (empty .Values.receiver.tls.secretName))) }}
+{{- end -}}
+
 {{/* The operator's two Secrets. The names are the program's, not the release's. */}}
 {{- define "gemini-operator.signingSecret" -}}gemini-operator-signing{{- end -}}
 {{- define "gemini-operator.identitySecret" -}}gemini-operator-identity{{- end -}}

@@ -71,6 +71,10 @@ pub struct GeminiWebhookSpec {
     #[serde(default = "default_enabled")]
     pub enabled: bool,
 
+    /// How the way from Gemini to here is tested.
+    #[serde(default)]
+    pub self_test: SelfTest,
+
     /// Whether the registration is removed at Gemini when this object is deleted. Default: `Delete`.
     #[serde(default)]
     pub deletion_policy: RegistrationDeletionPolicy,
@@ -103,6 +107,25 @@ pub struct Endpoint {
     pub url: String,
 }
 
+/// How the way from Gemini to here is tested.
+#[derive(KubeSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SelfTest {
+    /// How often Gemini is asked for a ping, which must arrive here with a valid signature within a minute; the
+    /// condition `EndpointReachable` says how far it came. What is registered at Gemini is compared with this spec
+    /// first. At least `5m`. Default: `6h`.
+    #[serde(default = "default_self_test_interval")]
+    #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,6}[hms])+$') || duration(self) >= duration('5m')")
+        .message("spec.selfTest.interval must be at least 5m"))]
+    pub interval: GoDuration,
+}
+
+impl Default for SelfTest {
+    fn default() -> Self {
+        Self { interval: default_self_test_interval() }
+    }
+}
+
 /// How the endpoint comes to be registered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RegistrationMode {
@@ -133,6 +156,10 @@ fn default_events() -> Vec<String> {
 
 fn default_enabled() -> bool {
     true
+}
+
+fn default_self_test_interval() -> GoDuration {
+    GoDuration::from_mins(6 * 60)
 }
 
 fn default_deletion_timeout() -> GoDuration {

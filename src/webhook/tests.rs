@@ -1,7 +1,8 @@
-//! `plan` as a table; its properties, and the renewal of secrets, are in files of their own.
+//! `plan` as a table; its properties, self-tests and the renewal of secrets are in files of their own.
 
 mod properties;
 mod renewal;
+mod self_test;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use super::memory::Memory;
 use super::plan::{
     Env, Observed, Plan, Step, Stored, full_url, is_in_doubt, needs_listing, plan, registration_name,
 };
+use super::proof::self_test_at;
 use crate::api::FINALIZER;
 use crate::api::condition::{Is, get, is_true, webhook_type};
 use crate::api::webhook::{GeminiWebhook, LastDelivery, LastPing, RejectedDelivery};

@@ -75,6 +75,10 @@ pub struct GeminiWebhookSpec {
     #[serde(default)]
     pub self_test: SelfTest,
 
+    /// What happens when Gemini disables the registration because deliveries fail. Default: `Reenable`.
+    #[serde(default)]
+    pub on_disabled: OnDisabled,
+
     /// Whether the registration is removed at Gemini when this object is deleted. Default: `Delete`.
     #[serde(default)]
     pub deletion_policy: RegistrationDeletionPolicy,
@@ -138,6 +142,16 @@ pub enum RegistrationMode {
 pub enum SignatureScheme {
     #[default]
     StandardWebhooks,
+}
+
+/// What happens when Gemini disables the registration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnDisabled {
+    /// Enable it again and prove it by a ping; with pauses from a minute to an hour, at most 24 times in a day.
+    #[default]
+    Reenable,
+    /// Say so in the condition `DeliveryHealthy`, and leave it to a person.
+    Report,
 }
 
 /// What a deletion does to the registration.
@@ -204,6 +218,10 @@ pub struct GeminiWebhookStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registered_time: Option<Time>,
 
+    /// How often the registration was enabled again after Gemini had disabled it. Forgotten a day after the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reenabled: Option<Reenabled>,
+
     /// The newest self-test.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_ping: Option<LastPing>,
@@ -227,6 +245,18 @@ pub struct SigningSecretStatus {
     /// When Gemini stops using it; absent for the current one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expire_time: Option<Time>,
+}
+
+/// How often the registration was enabled again after Gemini had disabled it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Reenabled {
+    /// How many times.
+    pub count: i32,
+    /// When it was done the first time.
+    pub since: Time,
+    /// When it was done the last time.
+    pub time: Time,
 }
 
 /// A self-test: Gemini is asked to send a ping, and the receiver must see it.

@@ -3,6 +3,7 @@
 mod act;
 mod cleanup;
 mod draft;
+mod health;
 mod keyring;
 mod memory;
 mod observe;

@@ -8,11 +8,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::draft::Draft;
+use super::health;
 use super::memory::Memory;
 use super::proof::{ping_again_at, self_test_at, tested};
 use crate::api::condition::{Is, get, webhook_type};
 use crate::api::webhook::{GeminiWebhook, GeminiWebhookStatus};
 use crate::controller::{Credentials, Next, after, is_claimed};
+use crate::gemini::Webhook;
 use crate::submit::{self, Timing};
 
 /// Kubernetes keeps whole seconds: a time may be up to this much later than it says.
@@ -27,6 +29,8 @@ pub struct Observed {
     /// Ids of registrations that carry our name, from a complete listing, if one was made. One that status knows and
     /// that the listing does not show was asked for by its id.
     pub found: Option<Vec<String>>,
+    /// The registration that status knows, as that listing showed it.
+    pub remote: Option<Webhook>,
 }
 
 impl Observed {
@@ -129,6 +133,7 @@ pub fn needs_listing(webhook: &GeminiWebhook, fingerprint: &str, memory: &Memory
     is_other_key(status, fingerprint)
         || due(settled)
         || due(self_test_at(webhook, status, env))
+        || health::look_at(webhook, status, memory, env).is_some_and(|at| at <= env.now)
         || ping_again_at(status, memory, env).is_some_and(|at| at <= env.now)
 }
 
@@ -169,8 +174,7 @@ pub fn plan(webhook: &GeminiWebhook, seen: &Observed, memory: &Memory, env: &Env
     let Some(id) = draft.status.id.clone() else {
         return register(webhook, draft, seen, memory.registering, memory, env);
     };
-    let in_line = conforms(webhook, &draft.status);
-    if !in_line && draft.status.url != draft.wanted_url {
+    if !conforms(webhook, &draft.status) && draft.status.url != draft.wanted_url {
         draft.untested();
     }
     let other_key = is_other_key(&draft.status, fingerprint);
@@ -180,6 +184,9 @@ pub fn plan(webhook: &GeminiWebhook, seen: &Observed, memory: &Memory, env: &Env
             let twins: Vec<String> = found.iter().filter(|twin| **twin != id).cloned().collect();
             if !twins.is_empty() {
                 return draft.plan(Step::Prune { twins }, Next::Now);
+            }
+            if let Some(remote) = &seen.remote {
+                health::take_over(&mut draft, webhook, remote);
             }
         }
         Some(_) if other_key => {
@@ -200,14 +207,17 @@ pub fn plan(webhook: &GeminiWebhook, seen: &Observed, memory: &Memory, env: &Env
         draft.not_ready("SecretLost");
         return draft.plan(Step::Adopt { id, twins: vec![] }, Next::Now);
     };
-    if in_line {
-        return tested(webhook, draft, id, stored, memory, env);
-    }
     if is_rejected(webhook, &draft.status) {
         draft.not_ready("Rejected");
         return draft.plan(Step::None, Next::After(env.timing.secret_reread));
     }
-    draft.plan(Step::Update { id }, Next::Now)
+    if !conforms(webhook, &draft.status) {
+        return draft.plan(Step::Update { id }, Next::Now);
+    }
+    match health::disabled(webhook, &mut draft, &id, seen.remote.is_some(), memory, env) {
+        Some((step, next)) => draft.plan(step, next),
+        None => tested(webhook, draft, id, stored, memory, env),
+    }
 }
 
 fn no_key(mut draft: Draft, reason: &str, message: &str, env: &Env<'_>) -> Plan {
@@ -220,7 +230,7 @@ fn no_key(mut draft: Draft, reason: &str, message: &str, env: &Env<'_>) -> Plan 
 }
 
 /// Whether the registration was last brought in line with this very generation of the spec.
-fn conforms(webhook: &GeminiWebhook, status: &GeminiWebhookStatus) -> bool {
+pub fn conforms(webhook: &GeminiWebhook, status: &GeminiWebhookStatus) -> bool {
     get(&status.conditions, webhook_type::REGISTERED)
         .is_some_and(|c| c.status == "True" && c.observed_generation == webhook.metadata.generation)
 }

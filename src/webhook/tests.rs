@@ -1,5 +1,6 @@
-//! `plan` as a table; its properties, self-tests and the renewal of secrets are in files of their own.
+//! `plan` as a table; its properties, health, self-tests and the renewal of secrets are in files of their own.
 
+mod health;
 mod properties;
 mod renewal;
 mod self_test;
@@ -140,6 +141,7 @@ fn usual() -> Observed {
         credentials: Some(Credentials::Ready { fingerprint: KEY.into() }),
         stored: Some(Stored { registration: ID.into(), fingerprint: SECRET.into() }),
         found: None,
+        remote: None,
     }
 }
 

@@ -4,6 +4,7 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::gemini::WebhookState;
 
 fn any_webhook() -> impl Strategy<Value = GeminiWebhook> {
     let newest =
@@ -60,11 +61,27 @@ fn any_seen() -> impl Strategy<Value = Observed> {
     ];
     let found =
         proptest::option::of(proptest::sample::subsequence(vec!["wh-a".to_owned(), ID.to_owned()], 0..=2));
-    (credentials, stored, found).prop_map(|(credentials, stored, found)| Observed {
-        credentials,
-        stored,
-        found,
-    })
+    let state = prop_oneof![
+        Just(WebhookState::Enabled),
+        Just(WebhookState::Disabled),
+        Just(WebhookState::DisabledDueToFailedDeliveries),
+        Just(WebhookState::Unknown("new".into())),
+    ];
+    (credentials, stored, found, state, any::<bool>()).prop_map(
+        |(credentials, stored, found, state, drifted)| {
+            // Whoever lists sees the one that he knows.
+            let shown = found.as_ref().is_some_and(|found| found.iter().any(|id| id == ID));
+            let remote = shown.then(|| {
+                super::health::remote(|r| {
+                    r.state = state;
+                    if drifted {
+                        r.uri.push('x');
+                    }
+                })
+            });
+            Observed { credentials, stored, found, remote }
+        },
+    )
 }
 
 fn any_memory() -> impl Strategy<Value = Memory> {
@@ -86,10 +103,13 @@ proptest! {
     fn planning_twice_plans_nothing_new(webhook in any_webhook(), seen in any_seen(), memory in any_memory()) {
         let (world, now) = (World::new(), at(0));
         let first = plan(&webhook, &seen, &memory, &world.at(now));
+        let webhook_before = webhook.clone();
         let written = GeminiWebhook { status: Some(first.status.clone()), ..webhook };
         let second = plan(&written, &seen, &memory, &world.at(now));
         if matches!(first.step, Step::Ping { .. }) && !memory.ping_lost {
             prop_assert_ne!(second.step, first.step, "one ping, not two");
+        } else if first.status.reenabled != webhook_before.status.as_ref().and_then(|s| s.reenabled.clone()) {
+            prop_assert_eq!(second.step, Step::None, "enabled again once, not twice");
         } else if matches!(first.step, Step::Renew { .. }) {
             prop_assert_eq!(second.step, Step::None, "one rotation, not two");
         } else if matches!(first.step, Step::Register { .. }) {

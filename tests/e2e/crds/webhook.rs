@@ -25,6 +25,7 @@ async fn defaults_are_filled_in() {
             "events": ["batch.succeeded", "batch.failed", "batch.expired"],
             "enabled": true,
             "selfTest": {"interval": "6h"},
+            "onDisabled": "Reenable",
             "deletionPolicy": "Delete",
             "deletionTimeout": "20m",
         })
@@ -45,6 +46,7 @@ async fn good_objects_are_accepted() {
         ("disabled", spec(json!({"enabled": false}))),
         ("a self-test every five minutes", spec(json!({"selfTest": {"interval": "5m"}}))),
         ("a self-test by its default", spec(json!({"selfTest": {}}))),
+        ("told of only", spec(json!({"onDisabled": "Report"}))),
         ("orphaned", spec(json!({"deletionPolicy": "Orphan", "deletionTimeout": "5m"}))),
     ] {
         webhook.accepts(what, change).await;

@@ -40,9 +40,9 @@ pub mod webhook_type {
     pub const SECRET_READY: &str = "SecretReady";
     /// The provider's ping arrived at our own receiver with a valid signature.
     pub const ENDPOINT_REACHABLE: &str = "EndpointReachable";
-    /// The provider delivers.
+    /// The provider delivers, and nothing is in sight that will end it, such as a clock that goes wrong.
     pub const DELIVERY_HEALTHY: &str = "DeliveryHealthy";
-    /// Everything above; batches may rely on this webhook.
+    /// Registered, proven and delivering; batches may rely on this webhook.
     pub const READY: &str = "Ready";
 }
 

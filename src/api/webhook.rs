@@ -71,6 +71,14 @@ pub struct GeminiWebhookSpec {
     #[serde(default = "default_enabled")]
     pub enabled: bool,
 
+    /// How the way from Gemini to here is tested.
+    #[serde(default)]
+    pub self_test: SelfTest,
+
+    /// What happens when Gemini disables the registration because deliveries fail. Default: `Reenable`.
+    #[serde(default)]
+    pub on_disabled: OnDisabled,
+
     /// Whether the registration is removed at Gemini when this object is deleted. Default: `Delete`.
     #[serde(default)]
     pub deletion_policy: RegistrationDeletionPolicy,
@@ -103,6 +111,25 @@ pub struct Endpoint {
     pub url: String,
 }
 
+/// How the way from Gemini to here is tested.
+#[derive(KubeSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SelfTest {
+    /// How often Gemini is asked for a ping, which must arrive here with a valid signature within a minute; the
+    /// condition `EndpointReachable` says how far it came. What is registered at Gemini is compared with this spec
+    /// first. At least `5m`. Default: `6h`.
+    #[serde(default = "default_self_test_interval")]
+    #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,6}[hms])+$') || duration(self) >= duration('5m')")
+        .message("spec.selfTest.interval must be at least 5m"))]
+    pub interval: GoDuration,
+}
+
+impl Default for SelfTest {
+    fn default() -> Self {
+        Self { interval: default_self_test_interval() }
+    }
+}
+
 /// How the endpoint comes to be registered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RegistrationMode {
@@ -115,6 +142,16 @@ pub enum RegistrationMode {
 pub enum SignatureScheme {
     #[default]
     StandardWebhooks,
+}
+
+/// What happens when Gemini disables the registration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnDisabled {
+    /// Enable it again and prove it by a ping; with pauses from a minute to an hour, at most 24 times in a day.
+    #[default]
+    Reenable,
+    /// Say so in the condition `DeliveryHealthy`, and leave it to a person.
+    Report,
 }
 
 /// What a deletion does to the registration.
@@ -133,6 +170,10 @@ fn default_events() -> Vec<String> {
 
 fn default_enabled() -> bool {
     true
+}
+
+fn default_self_test_interval() -> GoDuration {
+    GoDuration::from_mins(6 * 60)
 }
 
 fn default_deletion_timeout() -> GoDuration {
@@ -177,6 +218,10 @@ pub struct GeminiWebhookStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registered_time: Option<Time>,
 
+    /// How often the registration was enabled again after Gemini had disabled it. Forgotten a day after the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reenabled: Option<Reenabled>,
+
     /// The newest self-test.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_ping: Option<LastPing>,
@@ -200,6 +245,18 @@ pub struct SigningSecretStatus {
     /// When Gemini stops using it; absent for the current one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expire_time: Option<Time>,
+}
+
+/// How often the registration was enabled again after Gemini had disabled it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Reenabled {
+    /// How many times.
+    pub count: i32,
+    /// When it was done the first time.
+    pub since: Time,
+    /// When it was done the last time.
+    pub time: Time,
 }
 
 /// A self-test: Gemini is asked to send a ping, and the receiver must see it.

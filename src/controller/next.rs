@@ -24,6 +24,15 @@ impl Next {
             Self::After(pause) => Some(Action::requeue(pause)),
         }
     }
+
+    /// No later than at that time, if there is one.
+    pub fn or_at(self, at: Option<Timestamp>, now: Timestamp) -> Self {
+        match (self, at) {
+            (Self::After(pause), Some(at)) => Self::After(pause.min(until(at, now))),
+            (Self::Await, Some(at)) => Self::After(until(at, now)),
+            (unchanged, _) => unchanged,
+        }
+    }
 }
 
 /// Time from `now` to `then`, zero if it has passed.

@@ -29,6 +29,14 @@ pub struct Webhook {
     pub signing_secrets: Vec<SigningSecret>,
 }
 
+impl Webhook {
+    /// Whether it delivers to this address. Gemini may write one in another way: the host in small letters, for one.
+    pub fn is_at(&self, uri: &str) -> bool {
+        self.uri == uri
+            || matches!((Url::parse(&self.uri), Url::parse(uri)), (Ok(shown), Ok(wanted)) if shown == wanted)
+    }
+}
+
 /// A signing secret as Gemini shows it after it was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SigningSecret {
@@ -246,4 +254,26 @@ fn one(answer: &Answer) -> Result<Webhook, Error> {
 
 fn is_handle(id: &str) -> bool {
     (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_in_two_spellings() {
+        let at = |uri: &str| {
+            let wire = json!({"id": "a", "uri": uri});
+            serde_json::from_value::<WebhookWire>(wire).unwrap().into_webhook().unwrap()
+        };
+        for (shown, wanted, same) in [
+            ("https://hooks.test/v1/h/a", "https://hooks.test/v1/h/a", true),
+            ("https://hooks.test:443/v1/h/a", "https://HOOKS.test/v1/h/a", true),
+            ("https://hooks.test/v1/h/A", "https://hooks.test/v1/h/a", false),
+            ("https://hooks.test/x/v1/h/a", "https://hooks.test/v1/h/a", false),
+            ("", "https://hooks.test/v1/h/a", false),
+        ] {
+            assert_eq!(at(shown).is_at(wanted), same, "{shown} {wanted}");
+        }
+    }
 }

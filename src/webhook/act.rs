@@ -7,16 +7,14 @@ use kube::{Api, Resource};
 use secrecy::SecretString;
 
 use super::draft::Draft;
+use super::health::{ENABLED, differences, show};
 use super::keyring;
-use super::plan::Step;
+use super::plan::{Step, registration_name};
 use crate::api::condition::{Is, webhook_type};
 use crate::api::keyring::KeyringEntry;
-use crate::api::webhook::{GeminiWebhook, GeminiWebhookStatus, SigningSecretStatus};
+use crate::api::webhook::{GeminiWebhook, GeminiWebhookStatus};
 use crate::controller::{Context, Error, Note, claim, publish};
 use crate::gemini::{self, ApiKey, Class, Revocation, Webhook, WebhookChange, WebhookState};
-
-/// A registration that delivers, in the words of a status.
-const ENABLED: &str = "enabled";
 
 /// 128 random bits in base32: the part of a route that nobody can guess.
 pub fn token() -> Result<String, Error> {
@@ -135,10 +133,8 @@ async fn adopt(
     if !known {
         registered(&mut draft, &remote, "Adopted");
         // It may be of an older spec: the next pass brings it in line.
-        let in_line = Some(&remote.uri) == draft.wanted_url.as_ref()
-            && same(&remote.events, &webhook.spec.events)
-            && (remote.state == WebhookState::Enabled) == webhook.spec.enabled;
-        if !in_line {
+        let differs = !differences(webhook, draft.wanted_url.as_deref(), &remote).is_empty();
+        if differs || (remote.state == WebhookState::Enabled) != webhook.spec.enabled {
             let message = "bringing the adopted registration in line";
             draft.set(webhook_type::REGISTERED, Is::False, "Registering", message);
         }
@@ -201,7 +197,7 @@ async fn update(
     let mut draft = Draft::new(webhook, None, Timestamp::now());
     let was_enabled = draft.status.state.as_deref() == Some(ENABLED);
     let wanted = WebhookChange {
-        name: None,
+        name: Some(registration_name(webhook)),
         uri: draft.wanted_url.clone(),
         events: Some(webhook.spec.events.clone()),
         enabled: Some(webhook.spec.enabled),
@@ -230,22 +226,7 @@ async fn update(
 
 fn registered(draft: &mut Draft, remote: &Webhook, reason: &str) {
     draft.status.id = Some(remote.id.clone());
-    let shown = Some(remote.uri.clone()).filter(|uri| !uri.is_empty());
-    draft.status.url = shown.or_else(|| draft.wanted_url.clone());
-    draft.status.state = Some(
-        match &remote.state {
-            WebhookState::Enabled => ENABLED,
-            WebhookState::Disabled => "disabled",
-            WebhookState::DisabledDueToFailedDeliveries => "disabled_due_to_failed_deliveries",
-            WebhookState::Unknown(raw) => raw,
-        }
-        .to_owned(),
-    );
-    draft.status.signing_secrets = remote
-        .signing_secrets
-        .iter()
-        .map(|s| SigningSecretStatus { truncated: s.truncated.clone(), expire_time: s.expire_time.map(Time) })
-        .collect();
+    show(draft, remote);
     draft.status.registered_time.get_or_insert(Time(Timestamp::now()));
     draft.set(webhook_type::REGISTERED, Is::True, reason, &remote.id);
 }
@@ -266,8 +247,4 @@ async fn keep(
         previous: vec![],
     };
     keyring::store(ctx, &uid(webhook), before, &entry).await
-}
-
-fn same(a: &[String], b: &[String]) -> bool {
-    a.len() == b.len() && a.iter().all(|e| b.contains(e))
 }

@@ -3,10 +3,12 @@
 mod act;
 mod cleanup;
 mod draft;
+mod health;
 mod keyring;
 mod memory;
 mod observe;
 mod plan;
+mod proof;
 #[cfg(test)]
 mod tests;
 
@@ -108,6 +110,8 @@ async fn pass(ctx: &Context, api: &Api<GeminiWebhook>, current: &mut GeminiWebho
     let env = Env { timing: &ctx.timing, now: Timestamp::now(), token: &token };
     let (seen, key) = observe::observe(ctx, current, &env).await?;
     let before = current.status.as_ref().and_then(|s| s.last_ping.clone());
+    // The first of its kind, or a routine one: nothing has failed.
+    let fresh = before.is_none_or(|ping| ping.received_time.is_some());
     let Plan { status, step, next } = plan::plan(current, &seen, &ctx.webhook_memory.get(&uid), &env);
     let asks = matches!(step, Step::Ping { .. });
     ctx.webhook_memory.update(&uid, |m| {
@@ -115,7 +119,7 @@ async fn pass(ctx: &Context, api: &Api<GeminiWebhook>, current: &mut GeminiWebho
         if proven {
             m.renewals = 0;
         }
-        if proven || (asks && before.is_none()) {
+        if proven || (asks && fresh) {
             m.ping_failures = 0;
         } else if asks && !m.ping_lost {
             m.ping_failures = m.ping_failures.saturating_add(1);

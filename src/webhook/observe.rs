@@ -5,7 +5,7 @@ use super::plan::{Env, Observed, Stored, needs_listing, registration_name};
 use crate::api::GeminiWebhook;
 use crate::api::keyring::fingerprint;
 use crate::controller::{Context, Credentials, Error};
-use crate::gemini::{self, ApiKey, Class};
+use crate::gemini::{self, ApiKey, Class, Webhook};
 
 /// Looks at the Secret, at the keyring, and at Gemini's registrations where the plan needs them.
 pub async fn observe(
@@ -27,12 +27,12 @@ pub async fn observe(
         .map(|entry| Stored { fingerprint: fingerprint(&entry.current), registration: entry.registration });
     if needs_listing(webhook, key_fingerprint, &ctx.webhook_memory.get(uid), env) {
         match registrations(ctx, webhook, &key).await {
-            Ok(found) => {
+            Ok((found, remote)) => {
                 ctx.webhook_memory.update(uid, |m| {
                     m.listed = Some(env.now);
                     m.empty_listings = if found.is_empty() { m.empty_listings.saturating_add(1) } else { 0 };
                 });
-                seen.found = Some(found);
+                (seen.found, seen.remote) = (Some(found), remote);
             }
             Err(e) if is_about_the_key(&e) => {
                 seen.credentials =
@@ -51,25 +51,37 @@ pub fn is_about_the_key(error: &gemini::Error) -> bool {
     error.class == Class::Auth && error.http_status != Some(403)
 }
 
-/// Ids of our registrations. A listing may lag behind: what status knows is asked for by its id before it counts as
-/// gone.
+/// Ids of our registrations, and the one that status knows as it is now. A listing may lag behind: what status knows is
+/// asked for by its id before it counts as gone.
 async fn registrations(
     ctx: &Context,
     webhook: &GeminiWebhook,
     key: &ApiKey,
-) -> Result<Vec<String>, gemini::Error> {
+) -> Result<(Vec<String>, Option<Webhook>), gemini::Error> {
     let name = registration_name(webhook);
-    let all = ctx.gemini.list_webhooks(key).await?;
-    let mut found: Vec<String> = all.into_iter().filter(|w| w.name == name).map(|w| w.id).collect();
     let known = webhook.status.as_ref().and_then(|s| s.id.clone());
+    let (mut found, mut remote) = (vec![], None);
+    for listed in ctx.gemini.list_webhooks(key).await? {
+        // Somebody may have given it another name.
+        let is_known = known.as_ref() == Some(&listed.id);
+        if is_known || listed.name == name {
+            found.push(listed.id.clone());
+        }
+        if is_known {
+            remote = Some(listed);
+        }
+    }
     if let Some(id) = known.filter(|id| !found.contains(id)) {
         match ctx.gemini.get_webhook(key, &id).await {
-            Ok(_) => found.push(id),
+            Ok(shown) => {
+                found.push(id);
+                remote = Some(shown);
+            }
             Err(e) if e.class == Class::NotFound => {}
             // The key has just listed, so this is how another project's registration looks.
             Err(e) if e.http_status == Some(403) => {}
             Err(e) => return Err(e),
         }
     }
-    Ok(found)
+    Ok((found, remote))
 }

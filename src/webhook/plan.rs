@@ -6,23 +6,19 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::draft::Draft;
+use super::health;
 use super::memory::Memory;
-use crate::api::condition::{Is, get, is_true, webhook_type};
-use crate::api::webhook::{GeminiWebhook, GeminiWebhookStatus, LastDelivery, LastPing, RejectedDelivery};
-use crate::controller::{Credentials, Next, after, is_claimed, until};
+use super::proof::{ping_again_at, self_test_at, tested};
+use crate::api::condition::{Is, get, webhook_type};
+use crate::api::webhook::{GeminiWebhook, GeminiWebhookStatus};
+use crate::controller::{Credentials, Next, after, is_claimed};
+use crate::gemini::Webhook;
 use crate::submit::{self, Timing};
 
 /// Kubernetes keeps whole seconds: a time may be up to this much later than it says.
-const FRACTION: Duration = Duration::from_secs(1);
-/// In the words of a condition: deliveries are refused for their signature, and a controller replaces the stored secret.
-const REFUSED: &str = "Refused";
-/// In the words of the receiver: the stored secret has not made this signature.
-const NO_MATCHING_SIGNATURE: &str = "no_matching_signature";
-/// A delivery that is further in the future than this is a broken clock, and nothing to wait for.
-const CLOCKS_APART: Duration = Duration::from_secs(10);
+pub const FRACTION: Duration = Duration::from_secs(1);
 
 /// What a pass has seen.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +29,8 @@ pub struct Observed {
     /// Ids of registrations that carry our name, from a complete listing, if one was made. One that status knows and
     /// that the listing does not show was asked for by its id.
     pub found: Option<Vec<String>>,
+    /// The registration that status knows, as that listing showed it.
+    pub remote: Option<Webhook>,
 }
 
 impl Observed {
@@ -130,8 +128,12 @@ pub fn needs_listing(webhook: &GeminiWebhook, fingerprint: &str, memory: &Memory
     // Once by each process, and once more when everything that was made in doubt must be visible.
     let Some(listed) = memory.listed else { return true };
     let settled = status.registered_time.as_ref().map(|t| after(t.0, env.timing.listing_lag + FRACTION));
+    // A self-test begins with a look at what is registered.
+    let due = |at: Option<Timestamp>| at.is_some_and(|at| listed < at && at <= env.now);
     is_other_key(status, fingerprint)
-        || settled.is_some_and(|at| listed < at && at <= env.now)
+        || due(settled)
+        || due(self_test_at(webhook, status, env))
+        || health::look_at(webhook, status, memory, env).is_some_and(|at| at <= env.now)
         || ping_again_at(status, memory, env).is_some_and(|at| at <= env.now)
 }
 
@@ -172,8 +174,7 @@ pub fn plan(webhook: &GeminiWebhook, seen: &Observed, memory: &Memory, env: &Env
     let Some(id) = draft.status.id.clone() else {
         return register(webhook, draft, seen, memory.registering, memory, env);
     };
-    let in_line = conforms(webhook, &draft.status);
-    if !in_line && draft.status.url != draft.wanted_url {
+    if !conforms(webhook, &draft.status) && draft.status.url != draft.wanted_url {
         draft.untested();
     }
     let other_key = is_other_key(&draft.status, fingerprint);
@@ -183,6 +184,9 @@ pub fn plan(webhook: &GeminiWebhook, seen: &Observed, memory: &Memory, env: &Env
             let twins: Vec<String> = found.iter().filter(|twin| **twin != id).cloned().collect();
             if !twins.is_empty() {
                 return draft.plan(Step::Prune { twins }, Next::Now);
+            }
+            if let Some(remote) = &seen.remote {
+                health::take_over(&mut draft, webhook, remote);
             }
         }
         Some(_) if other_key => {
@@ -203,14 +207,17 @@ pub fn plan(webhook: &GeminiWebhook, seen: &Observed, memory: &Memory, env: &Env
         draft.not_ready("SecretLost");
         return draft.plan(Step::Adopt { id, twins: vec![] }, Next::Now);
     };
-    if in_line {
-        return tested(webhook, draft, id, stored, memory, env);
-    }
     if is_rejected(webhook, &draft.status) {
         draft.not_ready("Rejected");
         return draft.plan(Step::None, Next::After(env.timing.secret_reread));
     }
-    draft.plan(Step::Update { id }, Next::Now)
+    if !conforms(webhook, &draft.status) {
+        return draft.plan(Step::Update { id }, Next::Now);
+    }
+    match health::disabled(webhook, &mut draft, &id, seen.remote.is_some(), memory, env) {
+        Some((step, next)) => draft.plan(step, next),
+        None => tested(webhook, draft, id, stored, memory, env),
+    }
 }
 
 fn no_key(mut draft: Draft, reason: &str, message: &str, env: &Env<'_>) -> Plan {
@@ -223,7 +230,7 @@ fn no_key(mut draft: Draft, reason: &str, message: &str, env: &Env<'_>) -> Plan 
 }
 
 /// Whether the registration was last brought in line with this very generation of the spec.
-fn conforms(webhook: &GeminiWebhook, status: &GeminiWebhookStatus) -> bool {
+pub fn conforms(webhook: &GeminiWebhook, status: &GeminiWebhookStatus) -> bool {
     get(&status.conditions, webhook_type::REGISTERED)
         .is_some_and(|c| c.status == "True" && c.observed_generation == webhook.metadata.generation)
 }
@@ -264,146 +271,4 @@ fn register(
     }
     draft.registering();
     draft.plan(Step::Register { name: registration_name(webhook) }, Next::Now)
-}
-
-/// Registered, stored, in line: does a delivery arrive?
-fn tested(
-    webhook: &GeminiWebhook,
-    mut draft: Draft,
-    id: String,
-    stored: &Stored,
-    memory: &Memory,
-    env: &Env<'_>,
-) -> Plan {
-    // An API key may be rotated, or its Secret be lost, without any change of this object.
-    let routine = Next::After(env.timing.secret_reread);
-    if !webhook.spec.enabled {
-        draft.set(webhook_type::DELIVERY_HEALTHY, Is::False, "DisabledByUser", "spec.enabled is false");
-        draft.set(webhook_type::READY, Is::False, "DisabledByUser", "spec.enabled is false");
-        return draft.plan(Step::None, routine);
-    }
-    let Some(ping) = draft.status.last_ping.clone() else {
-        return match renewal_deadline(&draft.status, env) {
-            // Whoever wrote that it renews the secret does so now, and a ping could meet the old one.
-            Some(deadline) if env.now < deadline => {
-                draft.plan(Step::None, Next::After(until(deadline, env.now)))
-            }
-            Some(_) => renew(draft, id),
-            None => ping(draft, id, env),
-        };
-    };
-    let delivery = draft.status.last_delivery.clone().unwrap_or_default();
-    let received = ping.received_time.clone().or_else(|| proof(&ping, &delivery, &stored.fingerprint));
-    if received.is_some() {
-        draft.status.last_ping = Some(LastPing { received_time: received, ..ping });
-        // Also where the answer to its rotation was not recorded.
-        if !is_true(&draft.status.conditions, webhook_type::SECRET_READY) {
-            draft.set(webhook_type::SECRET_READY, Is::True, "Stored", "");
-        }
-        draft.set(webhook_type::ENDPOINT_REACHABLE, Is::True, "PingVerified", "a signed delivery arrived");
-        draft.set(webhook_type::DELIVERY_HEALTHY, Is::True, "Healthy", "");
-        draft.set(webhook_type::READY, Is::True, "Ready", "");
-        return draft.plan(Step::None, routine);
-    }
-    let deadline = ping_deadline(&ping, env);
-    if env.now < deadline && !memory.ping_lost {
-        let failed = draft.reason(webhook_type::ENDPOINT_REACHABLE) != Some("NotTested");
-        draft.not_ready(if failed { "EndpointUnreachable" } else { "NotTested" });
-        return draft.plan(Step::None, Next::After(until(deadline, env.now)));
-    }
-    if !memory.ping_lost {
-        unreachable(&mut draft, &ping, &delivery);
-    }
-    match ping_again_at(&draft.status, memory, env).filter(|at| env.now < *at) {
-        Some(at) => draft.plan(Step::None, Next::After(until(at, env.now))),
-        // Another ping would be signed with the same secret.
-        None if !memory.ping_lost
-            && refused(&ping, &delivery).is_some_and(|r| r.reason == NO_MATCHING_SIGNATURE) =>
-        {
-            renew(draft, id)
-        }
-        None => self::ping(draft, id, env),
-    }
-}
-
-/// When a delivery that answers this ping arrived: one that was signed with the secret that is stored now, in a later
-/// second, or in the same second if it is a ping itself. See [`ping`] for why that second holds no older one.
-fn proof(ping: &LastPing, delivery: &LastDelivery, fingerprint: &str) -> Option<Time> {
-    let at = delivery.time.clone().filter(|_| delivery.key_fingerprint.as_deref() == Some(fingerprint))?;
-    let (sent, arrived) = (ping.sent_time.0.as_second(), at.0.as_second());
-    let is_ping = delivery.type_.as_deref() == Some("ping");
-    (arrived > sent || (arrived == sent && is_ping)).then_some(at)
-}
-
-fn ping_deadline(ping: &LastPing, env: &Env<'_>) -> Timestamp {
-    after(ping.sent_time.0, env.timing.ping_timeout + FRACTION)
-}
-
-/// When the next ping is due, if the last one was sent and did not arrive.
-fn ping_again_at(status: &GeminiWebhookStatus, memory: &Memory, env: &Env<'_>) -> Option<Timestamp> {
-    let ping = status.last_ping.as_ref().filter(|ping| ping.received_time.is_none())?;
-    if memory.ping_lost {
-        return Some(env.now);
-    }
-    let failures = memory.ping_failures.saturating_add(memory.renewals);
-    let pause = Timing::pause(env.timing.ping_pause, env.timing.ping_pause_max, failures);
-    Some(after(ping_deadline(ping, env), pause))
-}
-
-/// A delivery that was refused since this ping.
-fn refused<'a>(ping: &LastPing, delivery: &'a LastDelivery) -> Option<&'a RejectedDelivery> {
-    delivery.rejected.as_ref().filter(|rejected| rejected.time >= ping.sent_time)
-}
-
-/// Until when a renewal that status tells of is left to the controller that wrote so.
-fn renewal_deadline(status: &GeminiWebhookStatus, env: &Env<'_>) -> Option<Timestamp> {
-    let renewing = get(&status.conditions, webhook_type::SECRET_READY).filter(|c| c.reason == REFUSED)?;
-    Some(after(renewing.last_transition_time.0, env.timing.ping_timeout + FRACTION))
-}
-
-/// Replaces a stored secret that verifies nothing. Told first: of two controllers that see it, one gets to write that.
-fn renew(mut draft: Draft, id: String) -> Plan {
-    let message = "the stored signing secret does not verify deliveries; getting a new one by rotation";
-    draft.set(webhook_type::SECRET_READY, Is::False, REFUSED, message);
-    draft.untested();
-    draft.plan(Step::Renew { id }, Next::Now)
-}
-
-fn unreachable(draft: &mut Draft, ping: &LastPing, delivery: &LastDelivery) {
-    let (reason, message) = match refused(ping, delivery) {
-        Some(rejected) => (
-            "BadSignature",
-            format!(
-                "deliveries arrive, but were refused ({}): is another registration of Gemini sending to this URL, or \
-                 does a proxy change the body?",
-                rejected.reason
-            ),
-        ),
-        None => (
-            "PingTimeout",
-            "the ping did not arrive: check that status.url is reachable from the internet, that its certificate is \
-             valid, and that the Ingress passes the path to the receiver's Service"
-                .to_owned(),
-        ),
-    };
-    draft.set(webhook_type::ENDPOINT_REACHABLE, Is::False, reason, &message);
-    draft.set(webhook_type::DELIVERY_HEALTHY, Is::Unknown, "NotTested", "");
-    draft.not_ready("EndpointUnreachable");
-}
-
-/// Asks for a ping; not in a second in which a delivery was seen, for its answer could not be told from that one.
-fn ping(mut draft: Draft, id: String, env: &Env<'_>) -> Plan {
-    if draft.status.last_ping.is_none() {
-        draft.untested();
-    }
-    let newest = draft.status.last_delivery.as_ref().and_then(|delivery| delivery.time.as_ref());
-    let free = newest.map(|time| after(time.0, FRACTION)).filter(|free| {
-        let left = until(*free, env.now);
-        free.as_second() > env.now.as_second() && left <= CLOCKS_APART
-    });
-    if let Some(free) = free {
-        return draft.plan(Step::None, Next::After(until(free, env.now)));
-    }
-    draft.status.last_ping = Some(LastPing { sent_time: Time(env.now), received_time: None });
-    draft.plan(Step::Ping { id }, Next::Now)
 }

@@ -1,7 +1,9 @@
-//! `plan` as a table; its properties, and the renewal of secrets, are in files of their own.
+//! `plan` as a table; its properties, health, self-tests and the renewal of secrets are in files of their own.
 
+mod health;
 mod properties;
 mod renewal;
+mod self_test;
 
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use super::memory::Memory;
 use super::plan::{
     Env, Observed, Plan, Step, Stored, full_url, is_in_doubt, needs_listing, plan, registration_name,
 };
+use super::proof::self_test_at;
 use crate::api::FINALIZER;
 use crate::api::condition::{Is, get, is_true, webhook_type};
 use crate::api::webhook::{GeminiWebhook, LastDelivery, LastPing, RejectedDelivery};
@@ -138,6 +141,7 @@ fn usual() -> Observed {
         credentials: Some(Credentials::Ready { fingerprint: KEY.into() }),
         stored: Some(Stored { registration: ID.into(), fingerprint: SECRET.into() }),
         found: None,
+        remote: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The life of a GeminiWebhook: registered once, proven, followed through changes of its key, removed.
 
 mod deletion;
+mod health;
 mod secrets;
 
 use gemini_operator::api::GeminiWebhook;

@@ -24,6 +24,8 @@ async fn defaults_are_filled_in() {
             "signature": "StandardWebhooks",
             "events": ["batch.succeeded", "batch.failed", "batch.expired"],
             "enabled": true,
+            "selfTest": {"interval": "6h"},
+            "onDisabled": "Reenable",
             "deletionPolicy": "Delete",
             "deletionTimeout": "20m",
         })
@@ -42,6 +44,9 @@ async fn good_objects_are_accepted() {
         ("one event", spec(json!({"events": ["batch.succeeded"]}))),
         ("an event that Gemini may invent", spec(json!({"events": ["video.generated", "batch.failed"]}))),
         ("disabled", spec(json!({"enabled": false}))),
+        ("a self-test every five minutes", spec(json!({"selfTest": {"interval": "5m"}}))),
+        ("a self-test by its default", spec(json!({"selfTest": {}}))),
+        ("told of only", spec(json!({"onDisabled": "Report"}))),
         ("orphaned", spec(json!({"deletionPolicy": "Orphan", "deletionTimeout": "5m"}))),
     ] {
         webhook.accepts(what, change).await;
@@ -185,6 +190,11 @@ async fn bad_choices_are_refused() {
                 spec(json!({"deletionTimeout": "soon"})),
                 "spec.deletionTimeout: Invalid value: \"soon\": must be a duration in hours, \
                  minutes and seconds, such as 20m or 1h30m",
+            ),
+            (
+                "self-tests without a pause",
+                spec(json!({"selfTest": {"interval": "299s"}})),
+                "spec.selfTest.interval: Invalid value: spec.selfTest.interval must be at least 5m",
             ),
             (
                 "an unknown field",

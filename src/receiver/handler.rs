@@ -26,6 +26,7 @@ use super::metrics::{EarlyOutcome, Metrics, Outcome};
 use super::patch::Patch;
 use super::quiet::RejectionLog;
 use super::routes::{Route, Routes, token_of};
+use super::serve::Standing;
 use super::signature::standard_v1::{self, Key};
 use super::signature::{Rejection, Verdict};
 use super::store::{Store, Stored};
@@ -144,6 +145,9 @@ impl<P: Patch> Handler<P> {
             self.deliveries.rejected(&route, reason, now);
             self.refuse(reason)
         })?;
+        if let Some(standing) = parts.extensions.get::<Standing>() {
+            standing.prove();
+        }
         let fingerprint = live.fingerprints.get(verdict.key).map_or("", |name| name);
         Ok(self.accept(&route, verdict, fingerprint, &body, now).await)
     }

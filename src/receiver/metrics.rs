@@ -99,8 +99,9 @@ pub struct Metrics {
 }
 
 fn seconds() -> Histogram {
-    // 1 ms to 4 s: a patch takes a few milliseconds, and is given up after two seconds.
-    Histogram::new([0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0])
+    // 1 ms to 8 s: a patch takes a few milliseconds, its sender is told to come again after 2 s, and it is given up
+    // after 10 s.
+    Histogram::new([0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0])
 }
 
 impl Metrics {

@@ -166,8 +166,7 @@ pub async fn run(settings: Settings, client: Client, shutdown: CancellationToken
         Some(ended) = tasks.join_next() => return Err(task_ended(ended)),
     }
     writes.close();
-    // Each write has its own time-out; the second one is that of a write that waited for it.
-    if tokio::time::timeout(2 * limits::STORE_BUDGET, writes.wait()).await.is_err() {
+    if tokio::time::timeout(limits::LAST_WRITES, writes.wait()).await.is_err() {
         tracing::warn!("writes did not end in time");
     }
     last.cancel();

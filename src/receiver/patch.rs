@@ -9,6 +9,7 @@ use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::index::SlimBatch;
 use super::limits;
@@ -61,24 +62,35 @@ pub trait Patch: Send + Sync + 'static {
 pub struct KubePatch {
     client: Client,
     metrics: Metrics,
+    /// The right to have a write under way at the API server.
+    places: Semaphore,
+    write_timeout: Duration,
     /// While the API server is away every delivery fails.
     throttle: Throttle,
 }
 
 impl KubePatch {
     pub fn new(client: Client, metrics: Metrics) -> Self {
-        Self { client, metrics, throttle: Throttle::new(Duration::from_secs(1)) }
+        Self {
+            client,
+            metrics,
+            places: Semaphore::new(limits::WRITES_AT_ONCE),
+            write_timeout: limits::WRITE_TIMEOUT,
+            throttle: Throttle::new(Duration::from_secs(1)),
+        }
     }
 }
 
 impl Patch for KubePatch {
     async fn apply_status(&self, target: &Target, status: Value) -> Result<(), PatchError> {
+        // In the order of their coming. It is never closed.
+        let _place = self.places.acquire().await.map_err(|_| PatchError::Unavailable)?;
         let begun = Instant::now();
         let (kind, patch) = match target.kind {
             Kind::Batch => ("GeminiBatch", self.apply::<SlimBatch>(target, status).left_future()),
             Kind::Webhook => ("GeminiWebhook", self.apply::<SlimWebhook>(target, status).right_future()),
         };
-        let result = tokio::time::timeout(limits::STORE_BUDGET, patch).await;
+        let result = tokio::time::timeout(self.write_timeout, patch).await;
         let result = result.unwrap_or(Err(PatchError::Unavailable));
         let outcome = match result {
             Ok(()) => "stored",

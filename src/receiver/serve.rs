@@ -43,7 +43,46 @@ impl Default for Bounds {
     }
 }
 
-/// What answers requests.
+/// What a connection has shown of itself, for the moment when there are too many. Comes along with each request.
+#[derive(Clone, Debug, Default)]
+pub struct Standing(Arc<Shown>);
+
+#[derive(Debug, Default)]
+struct Shown {
+    proven: AtomicBool,
+    working: AtomicBool,
+}
+
+/// Whom to close for a newcomer, the first of them first; `None` = nobody may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// Has brought nothing but bytes so far, headers or a body: anybody can.
+    Stranger,
+    /// Has brought an authentic delivery before, as the kept connections of an Ingress have.
+    Known,
+}
+
+impl Standing {
+    /// An authentic delivery is being worked on.
+    pub fn prove(&self) {
+        self.0.proven.store(true, Ordering::Relaxed);
+        self.0.working.store(true, Ordering::Relaxed);
+    }
+
+    fn answered(&self) {
+        self.0.working.store(false, Ordering::Relaxed);
+    }
+
+    fn rank(&self) -> Option<Rank> {
+        match (self.0.working.load(Ordering::Relaxed), self.0.proven.load(Ordering::Relaxed)) {
+            (true, _) => None,
+            (false, true) => Some(Rank::Known),
+            (false, false) => Some(Rank::Stranger),
+        }
+    }
+}
+
+/// What answers requests. Their extensions hold the connection's [`Standing`].
 pub trait Service: Send + Sync + 'static {
     fn answer(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send;
 }
@@ -89,7 +128,7 @@ impl<S: Service> Server<S> {
         stop: &CancellationToken,
     ) {
         let Some(place) = connections.enter(self.bounds.connections, &self.metrics) else {
-            // All are busy with real work: the newcomer goes, and its sender comes again.
+            // All are busy with authentic deliveries: the newcomer goes, and its sender comes again.
             return;
         };
         let connection = Connection {
@@ -144,17 +183,18 @@ struct Connection<S> {
 impl<S: Service> Connection<S> {
     async fn speak<I: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, io: I) {
         let Self { service, place, bounds, stop, deadline } = self;
-        let waiting = place.waiting.clone();
+        let standing = place.standing.clone();
         let begun = Arc::new(AtomicBool::new(false));
         let service = {
             let begun = begun.clone();
             service_fn(move |request: Request<hyper::body::Incoming>| {
                 begun.store(true, Ordering::Relaxed);
-                waiting.store(false, Ordering::Relaxed);
-                let (service, waiting) = (service.clone(), waiting.clone());
+                let (service, standing) = (service.clone(), standing.clone());
+                let mut request = request.map(Body::new);
+                request.extensions_mut().insert(standing.clone());
                 async move {
-                    let response = service.answer(request.map(Body::new)).await;
-                    waiting.store(true, Ordering::Relaxed);
+                    let response = service.answer(request).await;
+                    standing.answered();
                     Ok::<_, Infallible>(response)
                 }
             })
@@ -198,15 +238,14 @@ struct Connections {
 #[derive(Default)]
 struct Open {
     next: u64,
-    places: BTreeMap<u64, (CancellationToken, Arc<AtomicBool>)>,
+    places: BTreeMap<u64, (CancellationToken, Standing)>,
 }
 
 /// The place of one connection; given up when dropped.
 struct Place {
     number: u64,
     killed: CancellationToken,
-    /// Whether it is waiting for a request's headers, rather than working on a request.
-    waiting: Arc<AtomicBool>,
+    standing: Standing,
     connections: Arc<Connections>,
     metrics: Metrics,
 }
@@ -216,24 +255,24 @@ impl Connections {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a new connection. When all are taken, the oldest one that is still sending its headers goes for
-    /// it; `None` if there is no such one.
+    /// A place for a new connection. When all are taken, the oldest stranger goes for it, whether it is slow with its
+    /// headers or with its body; if there is none, the oldest that waits for its next request; `None` if all are busy.
     fn enter(self: &Arc<Self>, most: usize, metrics: &Metrics) -> Option<Place> {
         let mut open = self.lock();
         if open.places.len() >= most {
             metrics.connections_refused.inc();
-            let idler = open.places.iter().find(|(_, (_, waiting))| waiting.load(Ordering::Relaxed));
-            let number = *idler?.0;
+            let ranked = open.places.iter().filter_map(|(number, (_, it))| Some((it.rank()?, *number)));
+            let (_, number) = ranked.min()?;
             if let Some((killed, _)) = open.places.remove(&number) {
                 killed.cancel();
             }
         }
         let number = open.next;
         open.next += 1;
-        let (killed, waiting) = (CancellationToken::new(), Arc::new(AtomicBool::new(true)));
-        open.places.insert(number, (killed.clone(), waiting.clone()));
+        let (killed, standing) = (CancellationToken::new(), Standing::default());
+        open.places.insert(number, (killed.clone(), standing.clone()));
         metrics.connections.inc();
-        Some(Place { number, killed, waiting, connections: self.clone(), metrics: metrics.clone() })
+        Some(Place { number, killed, standing, connections: self.clone(), metrics: metrics.clone() })
     }
 
     fn close_all(&self) {

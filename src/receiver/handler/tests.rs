@@ -15,6 +15,8 @@ use crate::receiver::routes::SlimWebhook;
 use crate::receiver::watch::Change;
 use prometheus_client::registry::Registry;
 
+mod slow;
+
 const NOW: i64 = 1_787_256_625;
 const SUCCEEDED: &str =
     r#"{"type":"batch.succeeded","timestamp":"2026-08-20T20:10:25Z","data":{"id":"batches/1"}}"#;
@@ -328,39 +330,6 @@ async fn nothing_is_judged_before_the_tables_are_there() {
     assert_eq!(world.deliver("t-a", "m", SUCCEEDED).await, 204);
 }
 
-/// A sender who is still writing when the connection closes would never see the answer.
-#[tokio::test]
-async fn a_body_that_is_too_large_is_poured_away_up_to_a_point() {
-    let world = World::new();
-    for (announced, chunks, taken) in [(true, 8, 8), (false, 8, 8), (true, 1_000, 17), (false, 1_000, 22)] {
-        let seen = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        let counter = seen.clone();
-        let stream = futures::stream::iter((0..chunks).map(move |_| {
-            counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 64 * 1024]))
-        }));
-        let mut request = signed("t-a", "m", NOW, "").map(|_| Body::from_stream(stream));
-        if announced {
-            request = with(request, "content-length", "524288");
-        }
-        assert_eq!(world.send(request).await, 413);
-        let seen = seen.load(std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(seen, taken, "announced: {announced}, {chunks} chunks");
-    }
-}
-
-#[tokio::test]
-async fn a_body_that_does_not_end() {
-    let mut world = World::new();
-    Arc::get_mut(&mut world.handler).unwrap().body_timeout = Duration::from_millis(20);
-    let endless = futures::stream::pending::<Result<Bytes, std::io::Error>>();
-    let request = signed("t-a", "m", NOW, "").map(|_| Body::from_stream(endless));
-    assert_eq!(world.send(request).await, 408);
-    let broken = futures::stream::iter([Err::<Bytes, _>(std::io::Error::other("gone"))]);
-    let request = signed("t-a", "m", NOW, "").map(|_| Body::from_stream(broken));
-    assert_eq!(world.send(request).await, 400);
-}
-
 #[tokio::test]
 async fn a_self_test_is_reported_at_once_or_not_answered() {
     let world = World::new();
@@ -418,33 +387,4 @@ async fn without_a_self_test_abuse_causes_no_writes() {
     }
     world.settle().await;
     assert!(world.patch.writes().is_empty());
-}
-
-#[tokio::test]
-async fn all_large_bodies_together_are_bounded() {
-    let mut world = World::new();
-    Arc::get_mut(&mut world.handler).unwrap().body_grants = Semaphore::new(4);
-    let stopped = || {
-        let most = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 100 * 1024]))]);
-        signed("t-x", "m", NOW, "").map(|_| Body::from_stream(most.chain(futures::stream::pending())))
-    };
-    let handler = world.handler.clone();
-    let first = tokio::spawn(async move { handler.handle(stopped()).await });
-    world.settle().await;
-    assert_eq!(world.send(stopped()).await, 503);
-    // Real deliveries do not suffer.
-    assert_eq!(world.deliver("t-a", "m", SUCCEEDED).await, 204);
-    first.abort();
-    assert!(first.await.is_err());
-    let whole = signed("t-x", "m", NOW, &"x".repeat(100 * 1024));
-    assert_eq!(world.send(whole).await, 401);
-}
-
-/// It would wait for ever for what never answers.
-#[tokio::test]
-async fn the_answer_does_not_wait_for_ever() {
-    let world = World::new();
-    world.patch.hang();
-    let deliveries = (0..3).map(|_| world.deliver("t-a", "m", SUCCEEDED));
-    assert!(futures::future::join_all(deliveries).await.iter().all(|status| *status == 503));
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use axum::http::{Request, Response};
@@ -133,6 +134,56 @@ async fn a_busy_object_is_not_a_missing_one() {
 
 #[tokio::test]
 async fn a_server_that_does_not_answer() {
-    let (result, _) = apply(Kind::Batch, Vec::new()).await;
+    let silent = Client::new(Server::default(), "default");
+    let patch = KubePatch {
+        write_timeout: Duration::from_millis(20),
+        ..KubePatch::new(silent, Metrics::register(&mut Registry::default()))
+    };
+    let result = patch.apply_status(&target(Kind::Batch), json!({})).await;
     assert_eq!(result, Err(PatchError::Unavailable));
+}
+
+/// Counts what is under way at once.
+#[derive(Clone, Default)]
+struct Counting {
+    now: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+impl tower::Service<Request<KubeBody>> for Counting {
+    type Response = Response<KubeBody>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<KubeBody>) -> Self::Future {
+        let Self { now, most } = self.clone();
+        Box::pin(async move {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            // Long enough for all others to come.
+            for _ in 0..1_000 {
+                tokio::task::yield_now().await;
+            }
+            now.fetch_sub(1, Ordering::SeqCst);
+            let (code, answer) = object();
+            let answer = KubeBody::from(serde_json::to_vec(&answer).unwrap());
+            Ok(Response::builder().status(code).body(answer).unwrap())
+        })
+    }
+}
+
+/// More at once would make an API server slower that is slow already, and each costs it a connection.
+#[tokio::test]
+async fn writes_of_many_objects_take_turns() {
+    let server = Counting::default();
+    let client = Client::new(server.clone(), "default");
+    let patch = KubePatch::new(client, Metrics::register(&mut Registry::default()));
+    let target = target(Kind::Batch);
+    let writes = (0..4 * limits::WRITES_AT_ONCE).map(|_| patch.apply_status(&target, json!({})));
+    let written = futures::future::join_all(writes).await;
+    assert!(written.iter().all(Result::is_ok));
+    assert_eq!(server.most.load(Ordering::SeqCst), limits::WRITES_AT_ONCE);
 }

@@ -9,7 +9,9 @@ use tokio::task::JoinHandle;
 const REQUEST: &[u8] = b"POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhi";
 const QUICK: &[u8] = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhi";
 
-/// Answers `/slow` only when told to.
+const BODY_TO_COME: &[u8] = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n";
+
+/// Answers `/slow` only when told to, and takes a whole body for the proof of an authentic delivery.
 #[derive(Default)]
 struct Echo {
     begun: Notify,
@@ -18,11 +20,14 @@ struct Echo {
 
 impl Service for Echo {
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
-        if request.uri().path() == "/slow" {
+        let (parts, body) = request.into_parts();
+        let body = axum::body::to_bytes(body, 10).await.unwrap_or_default();
+        parts.extensions.get::<Standing>().unwrap().prove();
+        if parts.uri.path() == "/slow" {
             self.begun.notify_one();
             self.go.notified().await;
         }
-        Response::new(request.into_body())
+        Response::new(Body::from(body))
     }
 }
 
@@ -114,23 +119,35 @@ async fn idle_connections_end() {
 }
 
 #[tokio::test]
-async fn at_the_cap_the_oldest_that_sends_no_request_goes() {
-    let running = start(Bounds { connections: 3, ..Bounds::default() }, None).await;
+async fn at_the_cap_the_oldest_stranger_goes_and_then_the_oldest_that_waits() {
+    let running = start(Bounds { connections: 5, ..Bounds::default() }, None).await;
+    // As an Ingress keeps its connections: the oldest of all, and idle.
+    let mut kept = running.connect().await;
+    kept.write_all(QUICK).await.unwrap();
+    answer(&mut kept).await;
     let mut busy = running.connect().await;
     busy.write_all(REQUEST).await.unwrap();
     running.echo.begun.notified().await;
-    let mut slow = running.connect().await;
-    slow.write_all(b"POST").await.unwrap();
-    let mut good = running.connect().await;
-    good.write_all(QUICK).await.unwrap();
-    answer(&mut good).await;
+    let mut slow_header = running.connect().await;
+    slow_header.write_all(b"POST").await.unwrap();
+    let mut slow_body = running.connect().await;
+    slow_body.write_all(BODY_TO_COME).await.unwrap();
+    let mut second = running.connect().await;
+    second.write_all(QUICK).await.unwrap();
+    answer(&mut second).await;
 
-    let mut newcomer = running.connect().await;
-    newcomer.write_all(QUICK).await.unwrap();
-    assert!(answer(&mut newcomer).await.starts_with("HTTP/1.1 200"));
-    closed(&mut slow).await;
-    assert_eq!(running.metrics.connections_refused.get(), 1);
-    // The busy one got its answer.
+    let mut newcomers = Vec::new();
+    for victim in [&mut slow_header, &mut slow_body, &mut kept] {
+        let mut newcomer = running.connect().await;
+        newcomer.write_all(QUICK).await.unwrap();
+        assert!(answer(&mut newcomer).await.starts_with("HTTP/1.1 200"));
+        closed(victim).await;
+        newcomers.push(newcomer);
+    }
+    assert_eq!(running.metrics.connections_refused.get(), 3);
+    // The younger one that waits was spared, and the busy one gets its answer.
+    second.write_all(QUICK).await.unwrap();
+    assert!(answer(&mut second).await.starts_with("HTTP/1.1 200"));
     running.echo.go.notify_one();
     assert!(answer(&mut busy).await.starts_with("HTTP/1.1 200"));
 }
@@ -217,4 +234,25 @@ async fn new_connections_get_the_new_certificate() {
         assert!(answer(stream).await.starts_with("HTTP/1.1 200"));
     }
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+/// Whoever opens a connection and says nothing in TLS either.
+#[tokio::test]
+async fn a_handshake_that_does_not_end_is_given_up() {
+    let directory = std::env::temp_dir().join(format!("serve-handshake-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let (certificate, key) = (directory.join("tls.crt"), directory.join("tls.key"));
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let tls = Arc::new(Tls::load(certificate, key).await.unwrap());
+    std::fs::remove_dir_all(&directory).unwrap();
+
+    let bounds = Bounds { header_timeout: Duration::from_millis(50), ..Bounds::default() };
+    let running = start(bounds, Some(tls)).await;
+    let mut silent = running.connect().await;
+    let mut begun = running.connect().await;
+    begun.write_all(b"\x16\x03\x01\x02\x00\x01").await.unwrap();
+    closed(&mut silent).await;
+    closed(&mut begun).await;
 }

@@ -87,7 +87,7 @@ fn signatures_with_a_point_of_small_order() {
     let set = jwks(&[key(1)]);
     for first in [0_u8, 1, 0xec, 0xed, 0xee] {
         for last in [0_u8, 0x7f, 0x80, 0xff] {
-            let mut signature = [if last & 0x7f == 0 { 0 } else { 0xff }; 64];
+            let mut signature = [if matches!(last, 0 | 0x80) { 0 } else { 0xff }; 64];
             (signature[0], signature[31]) = (first, last);
             signature[32..].fill(0);
             let text = format!("v1a,{}", BASE64.encode(&signature));

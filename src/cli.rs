@@ -1,5 +1,7 @@
 //! The command line.
 
+pub mod signature;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -30,6 +32,9 @@ pub enum Command {
         /// Print only this kind.
         kind: Option<CrdKind>,
     },
+    /// Tells why a delivery is refused.
+    #[command(subcommand)]
+    Signature(signature::SignatureCommand),
 }
 
 /// A kind of ours.

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use gemini_operator::cli::signature::{SignatureCommand, VerifyArgs};
 use gemini_operator::cli::{Cli, Command, crds, one_line};
 use gemini_operator::runtime::kube_client::{Retries, connect};
 use gemini_operator::runtime::shutdown::Shutdown;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
         Err(answer) => answer.exit(),
     };
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(message) => fail(&message, FAILED),
     }
 }
@@ -43,8 +44,9 @@ fn fail(message: &str, status: u8) -> ExitCode {
     ExitCode::from(status)
 }
 
-fn run(cli: Cli) -> Result<(), String> {
-    match cli.command {
+fn run(cli: Cli) -> Result<ExitCode, String> {
+    let done = match cli.command {
+        Command::Signature(SignatureCommand::Verify(args)) => return Ok(verify(&args)),
         Command::Crd { kind } => {
             std::io::stdout().write_all(crds(kind)?.as_bytes()).map_err(|e| e.to_string())
         }
@@ -59,6 +61,23 @@ fn run(cli: Cli) -> Result<(), String> {
             let client = connect(USER_AGENT, Retries::Default).await.map_err(chain)?;
             receiver::run(args.settings(), client, stop).await.map_err(chain)
         }),
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+/// One line with the verdict, which is also the exit status: 1 is a refusal here, so what cannot be judged is 2.
+fn verify(args: &VerifyArgs) -> ExitCode {
+    let judgement = match args.judge() {
+        Ok(judgement) => judgement,
+        Err(message) => return fail(&message, USAGE),
+    };
+    if let Err(error) = writeln!(std::io::stdout(), "{judgement}") {
+        return fail(&error.to_string(), USAGE);
+    }
+    match (judgement.rejected, judgement.note) {
+        (None, _) => ExitCode::SUCCESS,
+        (Some(_), None) => ExitCode::from(FAILED),
+        (Some(_), Some(note)) => fail(&note, FAILED),
     }
 }
 

@@ -49,6 +49,7 @@ const PURE: Crates = Crates::Only(&[
     "sha2",
     "data_encoding",
     "ring",
+    "ed25519_dalek",
 ]);
 /// What both kinds of resources are made of.
 const WORKSHOP: &[&str] = &["api", "gemini", "submit", "rows", "source", "sink", "controller"];

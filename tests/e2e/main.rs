@@ -22,5 +22,6 @@ mod orphans;
 mod outcomes;
 mod recovery;
 mod restore;
+mod sender;
 mod sweep;
 mod webhooks;

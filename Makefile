@@ -62,6 +62,14 @@ storm: ## 500 batches, 200 kills, lost and late requests. SEED=N: that one again
 	  --seed $(or $(SEED),$$(date +%s)) --divisor 100 $(if $(filter off,$(FENCE)),--batches 60 --kills 25 --late 25 --fence off, \
 	  --batches 500 --kills 200 --record docs/storm.tsv --page docs/never-pay-twice.md)
 
+# Optimised, because it is about what a receiver bears. A shell's usual 1 024 open files are too few.
+.PHONY: abuse
+abuse: ## 10 000 slow sockets, forged deliveries and what else strangers send; honest deliveries beside them.
+	@testenv/controlplane.sh > /dev/null
+	@testenv/kubectl.sh > /dev/null
+	@ulimit -n 16384 2> /dev/null; ABUSE=full cargo test --quiet --locked --profile model --test e2e \
+	  strangers_do_not_disturb_honest_deliveries -- --nocapture
+
 .PHONY: image
 image: ## A container image of the operator, without Docker, as an archive.
 	@archive=$$(testenv/image/operator.sh) && printf '%s\n' "$$archive" "load it with one of" \

@@ -69,8 +69,14 @@ pub const LAST_WRITES: Duration = Duration::from_secs(4);
 /// What a 503 asks the sender to wait.
 pub const RETRY_AFTER_SECONDS: u32 = 30;
 
-/// After the shutdown signal: the longest request is a body of 10 s and a write of 2 s.
-pub const DRAIN: Duration = Duration::from_secs(20);
+/// After the shutdown signal connections are still served for so long, each with one answer that ends it: whoever keeps
+/// one open would otherwise lose the race between its next request and our close. The Service sends nothing new by then:
+/// the pod has waited for that before the signal.
+pub const LINGER: Duration = Duration::from_secs(2);
+
+/// And then: the longest request is a body of 10 s and a write of 2 s. With the 5 s before the signal, and the last
+/// writes, it is below the 30 s that the pod has.
+pub const DRAIN: Duration = Duration::from_secs(15);
 
 /// The same remote name and type, stored less than this ago, says nothing new.
 pub const REDUNDANT: Duration = Duration::from_mins(1);

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Request, Response};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -29,6 +30,7 @@ pub struct Bounds {
     pub connections: usize,
     pub header_timeout: Duration,
     pub idle_timeout: Duration,
+    pub linger: Duration,
     pub drain: Duration,
 }
 
@@ -38,6 +40,7 @@ impl Default for Bounds {
             connections: limits::CONNECTIONS,
             header_timeout: limits::HEADER_TIMEOUT,
             idle_timeout: limits::IDLE_TIMEOUT,
+            linger: limits::LINGER,
             drain: limits::DRAIN,
         }
     }
@@ -96,22 +99,29 @@ pub struct Server<S> {
 }
 
 impl<S: Service> Server<S> {
-    /// Serves until `stop`; then takes no more connections, lets the open ones end, and returns when they have or
-    /// the time is up.
+    /// Serves until `stop`, and a little longer, so that whoever keeps a connection is told with his next answer that it
+    /// ends. Then takes no more connections, lets the open ones end, and returns when they have or the time is up.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) {
         let connections = Arc::new(Connections::default());
         let tasks = TaskTracker::new();
+        let end = CancellationToken::new();
+        let lingered = async {
+            stop.cancelled().await;
+            tokio::time::sleep(self.bounds.linger).await;
+        };
+        tokio::pin!(lingered);
         loop {
             let accepted = tokio::select! {
-                () = stop.cancelled() => break,
+                () = &mut lingered => break,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => self.take(stream, &connections, &tasks, &stop),
+                Ok((stream, _)) => self.take(stream, &connections, &tasks, [&stop, &end]),
                 Err(error) => pause(&error).await,
             }
         }
         drop(listener);
+        end.cancel();
         tasks.close();
         if tokio::time::timeout(self.bounds.drain, tasks.wait()).await.is_err() {
             tracing::warn!(connections = tasks.len(), "closing connections that did not end in time");
@@ -125,7 +135,7 @@ impl<S: Service> Server<S> {
         stream: TcpStream,
         connections: &Arc<Connections>,
         tasks: &TaskTracker,
-        stop: &CancellationToken,
+        [stop, end]: [&CancellationToken; 2],
     ) {
         let Some(place) = connections.enter(self.bounds.connections, &self.metrics) else {
             // All are busy with authentic deliveries: the newcomer goes, and its sender comes again.
@@ -136,6 +146,7 @@ impl<S: Service> Server<S> {
             place,
             bounds: self.bounds,
             stop: stop.clone(),
+            end: end.clone(),
             deadline: Instant::now() + self.bounds.header_timeout,
         };
         let acceptor = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.current()));
@@ -175,26 +186,32 @@ struct Connection<S> {
     service: Arc<S>,
     place: Place,
     bounds: Bounds,
+    /// From then on each answer is the last one of its connection.
     stop: CancellationToken,
+    /// From then on nothing new is read.
+    end: CancellationToken,
     /// By when the first request's headers must be there.
     deadline: Instant,
 }
 
 impl<S: Service> Connection<S> {
     async fn speak<I: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, io: I) {
-        let Self { service, place, bounds, stop, deadline } = self;
+        let Self { service, place, bounds, stop, end, deadline } = self;
         let standing = place.standing.clone();
         let begun = Arc::new(AtomicBool::new(false));
         let service = {
             let begun = begun.clone();
             service_fn(move |request: Request<hyper::body::Incoming>| {
                 begun.store(true, Ordering::Relaxed);
-                let (service, standing) = (service.clone(), standing.clone());
+                let (service, standing, stop) = (service.clone(), standing.clone(), stop.clone());
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(standing.clone());
                 async move {
-                    let response = service.answer(request).await;
+                    let mut response = service.answer(request).await;
                     standing.answered();
+                    if stop.is_cancelled() {
+                        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    }
                     Ok::<_, Infallible>(response)
                 }
             })
@@ -214,7 +231,7 @@ impl<S: Service> Connection<S> {
                 // An error is the peer's: a broken request, or a broken connection.
                 _ = connection.as_mut() => return,
                 () = place.killed.cancelled() => return,
-                () = stop.cancelled(), if !stopping => {
+                () = end.cancelled(), if !stopping => {
                     connection.as_mut().graceful_shutdown();
                     stopping = true;
                 }

@@ -7,8 +7,8 @@ use gemini_operator::api::GeminiWebhook;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::abuse::sign;
 use crate::objects::tickets;
+use crate::sender::sign;
 use crate::support::bed::HOOKS_HOST;
 use crate::support::ingress::{Route, WayIn, bed_behind, lead_to, receiver_of, show};
 use crate::support::{Bed, BedOptions, PATIENCE, poll};

@@ -96,6 +96,13 @@ pub struct Bed {
     pub certificate: tls::Certificate,
 }
 
+/// A receiver of its own.
+pub struct Replica {
+    pub process: Process,
+    pub listen: SocketAddr,
+    pub admin: String,
+}
+
 impl Deref for Bed {
     type Target = Room;
 
@@ -185,6 +192,18 @@ impl Bed {
             command.arg("--tls-key").arg(&self.certificate.key);
         }
         Process::start(name, &self.dir, command).expect("the receiver starts")
+    }
+
+    /// Another receiver beside the bed's own, which logs under `name` and speaks plain HTTP, as behind an Ingress; when it
+    /// is ready. The front is not led to it.
+    pub async fn spawn_replica(&self, name: &str) -> Replica {
+        let mut command = self.operator("receiver", RECEIVER);
+        command.args(["--listen", "127.0.0.1:0"]);
+        let mut process = Process::start(name, &self.dir, command).expect("the receiver starts");
+        let hello = process.hello().await;
+        let (listen, admin) = (listen_address(&hello), admin_address(&hello));
+        ready(&admin, &mut process).await;
+        Replica { process, listen, admin }
     }
 
     /// SIGKILL; connections are refused from then on.

@@ -29,7 +29,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 pub use account::Account;
-pub use bed::{Bed, BedOptions, PROJECT, Room};
+pub use bed::{Bed, BedOptions, PROJECT, Replica, Room};
 pub use cluster::{CONTROLLER, Cluster, OPERATOR_NAMESPACE, RECEIVER};
 pub use wait::batch_condition;
 

@@ -163,9 +163,27 @@ async fn when_all_are_busy_the_newcomer_goes() {
     assert!(answer(&mut busy).await.starts_with("HTTP/1.1 200"));
 }
 
+/// Otherwise its next request and our close could cross, and nobody would know what became of the request.
+#[tokio::test]
+async fn who_keeps_a_connection_is_told_that_it_ends() {
+    let running = start(Bounds { linger: Duration::from_secs(2), ..Bounds::default() }, None).await;
+    let mut kept = running.connect().await;
+    kept.write_all(QUICK).await.unwrap();
+    assert!(!answer(&mut kept).await.contains("connection: close"));
+    running.stop.cancel();
+    for mut stream in [kept, running.connect().await] {
+        stream.write_all(QUICK).await.unwrap();
+        let last = answer(&mut stream).await;
+        assert!(last.starts_with("HTTP/1.1 200") && last.contains("connection: close"), "{last}");
+        closed(&mut stream).await;
+    }
+    running.server.await.unwrap();
+    assert!(TcpStream::connect(running.address).await.is_err());
+}
+
 #[tokio::test]
 async fn a_shutdown_lets_requests_end_and_nothing_else() {
-    let running = start(Bounds::default(), None).await;
+    let running = start(Bounds { linger: Duration::ZERO, ..Bounds::default() }, None).await;
     let mut idle = running.connect().await;
     idle.write_all(QUICK).await.unwrap();
     answer(&mut idle).await;
@@ -184,7 +202,8 @@ async fn a_shutdown_lets_requests_end_and_nothing_else() {
 
 #[tokio::test]
 async fn a_shutdown_does_not_wait_for_ever() {
-    let running = start(Bounds { drain: Duration::from_millis(20), ..Bounds::default() }, None).await;
+    let short = Bounds { linger: Duration::ZERO, drain: Duration::from_millis(20), ..Bounds::default() };
+    let running = start(short, None).await;
     let mut busy = running.connect().await;
     busy.write_all(REQUEST).await.unwrap();
     running.echo.begun.notified().await;

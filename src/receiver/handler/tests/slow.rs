@@ -165,7 +165,7 @@ async fn odd_requests_over_sockets() {
     let many: Vec<u8> = (0..100).flat_map(|n| format!("x-{n}: y\r\n").into_bytes()).collect();
     let gibibyte = b"content-length: 1073741824\r\n";
     let chunked = b"transfer-encoding: chunked\r\n";
-    let chunk = [&b"10000\r\n"[..], &[b'x'; 0x1_0000], b"\r\n"].concat();
+    let chunk = [&b"10000\r\n"[..], &vec![b'x'; 0x1_0000], b"\r\n"].concat();
     let mut wrong = Vec::new();
     for (what, bytes, wanted) in [
         ("a thousand signatures", post(&[&id, &time, &thousand, &length], SUCCEEDED.as_bytes()), "431"),

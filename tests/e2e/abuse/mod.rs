@@ -1,23 +1,16 @@
 //! Deliveries that are not Gemini's, and secrets that must turn up nowhere.
 
-use data_encoding::BASE64;
-use hmac::{Hmac, KeyInit, Mac};
 use reqwest::StatusCode;
 use serde_json::json;
-use sha2::Sha256;
 
 use crate::objects::tickets;
+use crate::sender::sign;
 use crate::support::{Bed, BedOptions, PATIENCE, RECEIVER, poll};
 
-const BODY: &str = r#"{"type":"batch.succeeded","version":"v1","data":{"id":"batches/none"}}"#;
+mod flood;
+mod strangers;
 
-/// A Standard Webhooks signature.
-pub fn sign(secret: &str, id: &str, timestamp: i64, body: &str) -> String {
-    let key = BASE64.decode(secret.trim_start_matches("whsec_").as_bytes()).expect("a secret is base64");
-    let mut mac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
-    mac.update(format!("{id}.{timestamp}.{body}").as_bytes());
-    format!("v1,{}", BASE64.encode(&mac.finalize().into_bytes()))
-}
+const BODY: &str = r#"{"type":"batch.succeeded","version":"v1","data":{"id":"batches/none"}}"#;
 
 /// Sends a delivery to the receiver, through the bed's front.
 async fn deliver(bed: &Bed, url: &str, timestamp: i64, signature: &str, body: String) -> StatusCode {

@@ -72,7 +72,7 @@ fn cases() -> Vec<Case> {
         ("the right signature is one of several", 204, |f| {
             let mut headers = f.signed(LOWER, 0, BODY);
             let right = std::mem::take(&mut headers[3].1);
-            headers[3].1 = format!("v1,AAAA v2,BBBB {right}");
+            headers[3].1 = format!("v1,{}= v1a,BBBB {right}", "A".repeat(43));
             f.post(&headers, BODY)
         }),
         ("in chunks", 204, |f| {

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{BODY, status_of, undivided, webhook};
-use crate::abuse::sign;
+use crate::sender::sign;
 use crate::support::bed::HOOKS_HOST;
 use crate::support::ingress::{Route, WayIn, bed_behind, exchange, lead_to, receiver_of};
 use crate::support::{Bed, PATIENCE, poll};

@@ -184,7 +184,7 @@ fn what_is_beside_the_verdict() {
     assert_eq!(with(&[&jwks, &audience, &issuer]).1, "accepted\n");
 
     for (document, why) in
-        [(&b"<html>"[..], "list \"keys\""), (&[b' '; 70_000], "65536 bytes"), (b"{\"keys\":[]}", "")]
+        [(&b"<html>"[..], "list \"keys\""), (&vec![b' '; 70_000], "65536 bytes"), (b"{\"keys\":[]}", "")]
     {
         let jwks = ["--jwks".into(), files.write("odd", document)];
         let (status, out, err) = with(&[&jwks, &audience]);
@@ -216,7 +216,7 @@ fn what_cannot_be_judged_is_a_usage_error() {
         flags
     };
     let standard = scheme("StandardWebhooks");
-    let huge = ["--secret-file".into(), files.write("huge", &[b'a'; 100_000])];
+    let huge = ["--secret-file".into(), files.write("huge", &vec![b'a'; 100_000])];
     for (flags, hint) in [
         (vec![], "--scheme"),
         (scheme("standard"), "StandardWebhooks, DynamicV1a, DynamicJwt, XGoogSignature"),

@@ -56,8 +56,11 @@ fn any_value(delivery: &Delivery, wanted: impl Fn(&[u8]) -> bool) -> bool {
     delivery.headers.iter().any(|(_, value)| wanted(value))
 }
 
+/// A reason, who accepts for it, and whether it applies.
+type Difference = (&'static str, Only, fn(&Delivery) -> bool);
+
 /// Everything that the two may differ in, and why we do what we do.
-const DIFFERENCES: [(&str, Only, fn(&Delivery) -> bool); 11] = [
+const DIFFERENCES: [Difference; 11] = [
     ("a body is bytes: one that is not UTF-8 is authentic all the same", Only::Ours, |d| {
         str::from_utf8(&d.body).is_err()
     }),

@@ -26,6 +26,7 @@ impl Next {
     }
 
     /// No later than at that time, if there is one.
+    #[must_use]
     pub fn or_at(self, at: Option<Timestamp>, now: Timestamp) -> Self {
         match (self, at) {
             (Self::After(pause), Some(at)) => Self::After(pause.min(until(at, now))),

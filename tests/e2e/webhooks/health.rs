@@ -5,8 +5,8 @@ use gemini_operator::api::condition::webhook_type;
 use serde_json::{Value, json};
 
 use super::{
-    EVENTS, assert_holds_the_secret, bed_with, call, condition, id_of, is_ready, options, registrations, wait,
-    wait_event,
+    EVENTS, assert_holds_the_secret, bed_with, call, condition, id_of, is_ready, options, registrations,
+    wait, wait_event,
 };
 use crate::support::{Bed, PATIENCE, poll};
 
@@ -103,7 +103,8 @@ async fn with_report_it_is_left_to_a_person() {
 async fn a_self_test_that_fails_is_told_and_passed_again() {
     let bed = bed_with("hook-selftest", options(DIVISOR, json!({}))).await;
     ready_with(&bed, json!({})).await;
-    let stale = json!({"deliveries": [{"match": {"event_type": "ping"}, "do": {"forge": "stale"}, "times": 1}]});
+    let stale =
+        json!({"deliveries": [{"match": {"event_type": "ping"}, "do": {"forge": "stale"}, "times": 1}]});
     bed.emulator.add_faults(&stale).await;
     let failed = wait(&bed, "failed", webhook_type::ENDPOINT_REACHABLE, "False", "ClockSkew").await;
     assert!(!is_ready(&failed));

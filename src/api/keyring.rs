@@ -25,6 +25,9 @@ pub struct KeyringEntry {
     /// The newest secret, as Gemini showed it (`whsec_…`).
     #[serde(serialize_with = "expose")]
     pub current: SecretString,
+    /// When it was made, by the controller's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
     /// Older ones that Gemini may still sign with; at most 3.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previous: Vec<PreviousSecret>,

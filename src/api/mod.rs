@@ -29,6 +29,8 @@ pub const BATCH_ANNOTATION: &str = "gemini-operator.io/batch";
 pub const MANAGED_BY: &str = "gemini-operator";
 /// Annotation by which a person, having looked at Gemini, lets a quarantined batch submit again: `<K>.<n>`.
 pub const RESUBMIT_ANNOTATION: &str = "gemini-operator.io/resubmit-approved";
+/// Annotation on a webhook by which a person has its signing secret rotated once: a time, as of RFC 3339.
+pub const ROTATE_AT_ANNOTATION: &str = "gemini-operator.io/rotate-at";
 
 #[cfg(test)]
 mod tests {

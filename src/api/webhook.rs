@@ -36,7 +36,8 @@ use super::refs::SecretKeyRef;
     ),
     printcolumn(name = "Last-Event", type_ = "date", json_path = ".status.lastDelivery.time"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "ID", type_ = "string", json_path = ".status.id", priority = 1)
+    printcolumn(name = "ID", type_ = "string", json_path = ".status.id", priority = 1),
+    printcolumn(name = "Rotated", type_ = "date", json_path = ".status.lastRotationTime", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
 pub struct GeminiWebhookSpec {
@@ -70,6 +71,11 @@ pub struct GeminiWebhookSpec {
     /// `false` keeps the registration but tells Gemini to send nothing. Default: `true`.
     #[serde(default = "default_enabled")]
     pub enabled: bool,
+
+    /// When the signing secret is replaced by a new one. Annotation `gemini-operator.io/rotate-at: <RFC 3339>` has it done
+    /// once, at that time.
+    #[serde(default)]
+    pub rotation: Rotation,
 
     /// How the way from Gemini to here is tested.
     #[serde(default)]
@@ -109,6 +115,33 @@ pub struct Endpoint {
             .message("spec.endpoint.url must look like https://hooks.example.com or https://example.com/gemini")
     )]
     pub url: String,
+}
+
+/// When the signing secret is replaced by a new one.
+#[derive(KubeSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rotation {
+    /// How often. At least `24h`; never, if it is left out. `status.nextRotationTime` says when it is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,6}[hms])+$') || duration(self) >= duration('24h')")
+        .message("spec.rotation.interval must be at least 24h"))]
+    pub interval: Option<GoDuration>,
+
+    /// How long the old secret stays good. Default: `After24h`.
+    #[serde(default)]
+    pub revocation: RevocationBehavior,
+}
+
+/// How long a signing secret stays good that was rotated out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RevocationBehavior {
+    /// Gemini goes on using it for 24 hours, and the receiver accepts it that long. While three old ones are good, a
+    /// rotation waits.
+    #[default]
+    After24h,
+    /// It is worth nothing from then on: for a secret that others have seen. Deliveries are refused until the receivers have
+    /// the new one, and Gemini sends them again.
+    Immediately,
 }
 
 /// How the way from Gemini to here is tested.
@@ -217,6 +250,14 @@ pub struct GeminiWebhookStatus {
     /// When the registration was made or adopted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registered_time: Option<Time>,
+
+    /// When the signing secret was replaced last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_rotation_time: Option<Time>,
+
+    /// When it is replaced next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_rotation_time: Option<Time>,
 
     /// How often the registration was enabled again after Gemini had disabled it. Forgotten a day after the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,13 +13,14 @@ pub struct Note {
 }
 
 /// Reasons that are steps on the way: seen in the condition, not worth an Event.
-const QUIET: [&str; 9] = [
+const QUIET: [&str; 10] = [
     "Staging",
     "Submitting",
     "NotStarted",
     "Delivering",
     "Queued",
     "Registering",
+    "Rotating",
     "NotTested",
     "Suspended",
     "Resumed",

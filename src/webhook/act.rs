@@ -7,9 +7,10 @@ use kube::{Api, Resource};
 use secrecy::SecretString;
 
 use super::draft::Draft;
-use super::health::{ENABLED, differences, show};
+use super::health::{ENABLED, differences, show, show_secrets};
 use super::keyring;
 use super::plan::{Step, registration_name};
+use super::rotation;
 use crate::api::condition::{Is, webhook_type};
 use crate::api::keyring::KeyringEntry;
 use crate::api::webhook::{GeminiWebhook, GeminiWebhookStatus};
@@ -45,6 +46,7 @@ pub async fn act(
             ctx.webhook_memory.update(&uid(webhook), |m| m.renewals = m.renewals.saturating_add(1));
             adopt(ctx, webhook, key, &id, &[]).await.map(Some)
         }
+        Step::Rotate { id, revocation } => rotate(ctx, webhook, key, &id, revocation).await.map(Some),
         Step::Prune { twins } => {
             let pruned = prune(ctx, key, &twins).await;
             if pruned.is_err() {
@@ -128,6 +130,8 @@ async fn adopt(
     prune(ctx, key, twins).await?;
     let remote = ctx.gemini.get_webhook(key, id).await?;
     draft.set(webhook_type::SECRET_READY, Is::True, if known { "Recovered" } else { "Stored" }, "");
+    draft.status.last_rotation_time = Some(Time(Timestamp::now()));
+    show_secrets(&mut draft, &remote);
     // What is deliverable must be proven again with the new secret.
     draft.untested();
     if !known {
@@ -139,6 +143,31 @@ async fn adopt(
             draft.set(webhook_type::REGISTERED, Is::False, "Registering", message);
         }
     }
+    Ok(draft.status)
+}
+
+/// Gets another secret because it is time to, and stores it. The status has the intent: if the answer is lost, it is done
+/// again.
+async fn rotate(
+    ctx: &Context,
+    webhook: &GeminiWebhook,
+    key: &ApiKey,
+    id: &str,
+    revocation: Revocation,
+) -> Result<GeminiWebhookStatus, Error> {
+    let uid = uid(webhook);
+    let before = keyring::probe(ctx, &uid).await?;
+    let begun = webhook.status.as_ref().and_then(rotation::begun);
+    ctx.webhook_memory.update(&uid, |m| m.rotating = begun);
+    let rotated = ctx.gemini.rotate_webhook(key, id, revocation).await;
+    let secret = rotated.map_err(|e| look_again(ctx, webhook, e))?;
+    let now = Timestamp::now();
+    let entry = rotation::entry(before.entry(), entry(webhook, id, secret, now), revocation, now);
+    keyring::store(ctx, &uid, &before, &entry).await?;
+    ctx.webhook_memory.update(&uid, |m| m.rotating = None);
+    let mut draft = Draft::new(webhook, None, now);
+    rotation::finished(&mut draft, now);
+    show_secrets(&mut draft, &ctx.gemini.get_webhook(key, id).await?);
     Ok(draft.status)
 }
 
@@ -240,11 +269,16 @@ async fn keep(
     id: &str,
     secret: SecretString,
 ) -> Result<(), Error> {
-    let entry = KeyringEntry {
+    keyring::store(ctx, &uid(webhook), before, &entry(webhook, id, secret, Timestamp::now())).await
+}
+
+/// The entry of a secret that is the only one.
+fn entry(webhook: &GeminiWebhook, id: &str, secret: SecretString, now: Timestamp) -> KeyringEntry {
+    KeyringEntry {
         registration: id.to_owned(),
         scheme: webhook.spec.signature,
         current: secret,
+        since: Some(now),
         previous: vec![],
-    };
-    keyring::store(ctx, &uid(webhook), before, &entry).await
+    }
 }

@@ -1,8 +1,10 @@
 //! PURE: a status in the making.
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::plan::{Plan, Step, full_url};
+use super::rotation::ROTATING;
 use crate::api::condition::{self, Is, get, webhook_type};
 use crate::api::webhook::{GeminiWebhook, GeminiWebhookStatus};
 use crate::controller::Next;
@@ -61,6 +63,23 @@ impl Draft {
         );
     }
 
+    /// Gemini is asked for another signing secret.
+    pub fn rotating(&mut self) {
+        let message = if self.problem.is_empty() {
+            "asking Gemini for another signing secret".to_owned()
+        } else {
+            self.problem.clone()
+        };
+        self.set(webhook_type::SECRET_READY, Is::Unknown, ROTATING, &message);
+    }
+
+    /// The same state begins anew: who writes that is the one to act on it.
+    pub fn restart(&mut self, type_: &str) {
+        if let Some(condition) = self.status.conditions.iter_mut().find(|c| c.type_ == type_) {
+            condition.last_transition_time = Time(self.now);
+        }
+    }
+
     /// What was proven does not hold any more, or nothing was.
     pub fn untested(&mut self) {
         self.status.last_ping = None;
@@ -77,6 +96,8 @@ impl Draft {
         self.status.key_fingerprint = None;
         self.status.signing_secrets.clear();
         self.status.registered_time = None;
+        self.status.last_rotation_time = None;
+        self.status.next_rotation_time = None;
         self.untested();
         self.registering();
     }
@@ -92,6 +113,9 @@ pub fn explained(webhook: &GeminiWebhook, problem: &str, now: Timestamp) -> Gemi
     let mut draft = Draft::new(webhook, Some(problem), now);
     if draft.reason(webhook_type::REGISTERED) == Some("Registering") {
         draft.set(webhook_type::REGISTERED, Is::False, "Registering", problem);
+    }
+    if draft.reason(webhook_type::SECRET_READY) == Some(ROTATING) {
+        draft.rotating();
     }
     let ready = get(&draft.status.conditions, webhook_type::READY);
     if let Some(reason) = ready.filter(|c| c.status == "False").map(|c| c.reason.clone()) {

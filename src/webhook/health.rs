@@ -23,6 +23,8 @@ const DISABLED_BY_GEMINI: &str = "disabled_due_to_failed_deliveries";
 /// In the words of a condition.
 const DISABLED_BY_PROVIDER: &str = "DisabledByProvider";
 
+/// So many the schema of the status allows.
+const SECRETS_SHOWN: usize = 8;
 const DAY: Duration = Duration::from_hours(24);
 /// So many times in a day.
 const REENABLED_A_DAY: u32 = 24;
@@ -37,15 +39,15 @@ pub fn take_over(draft: &mut Draft, webhook: &GeminiWebhook, remote: &Webhook) {
         draft.untested();
     }
     let differs = differences(webhook, draft.wanted_url.as_deref(), remote);
-    if differs.is_empty() || !conforms(webhook, &draft.status) {
-        return;
-    }
     if differs.contains(&"uri") || differs.contains(&"state") {
         draft.untested();
     }
-    let message =
-        format!("at Gemini {} is not what the spec says; bringing it in line", differs.join(" and "));
-    draft.set(webhook_type::REGISTERED, Is::False, "Drifted", &message);
+    // What the spec of another generation wanted is no drift; it is brought in line anyway.
+    if !differs.is_empty() && conforms(webhook, &draft.status) {
+        let message =
+            format!("at Gemini {} is not what the spec says; bringing it in line", differs.join(" and "));
+        draft.set(webhook_type::REGISTERED, Is::False, "Drifted", &message);
+    }
 }
 
 /// What a status tells of a registration.
@@ -62,9 +64,15 @@ pub fn show(draft: &mut Draft, remote: &Webhook) {
         }
         .to_owned(),
     );
+    show_secrets(draft, remote);
+}
+
+/// The secrets that Gemini may sign with.
+pub fn show_secrets(draft: &mut Draft, remote: &Webhook) {
     draft.status.signing_secrets = remote
         .signing_secrets
         .iter()
+        .take(SECRETS_SHOWN)
         .map(|s| SigningSecretStatus { truncated: s.truncated.clone(), expire_time: s.expire_time.map(Time) })
         .collect();
 }

@@ -18,13 +18,22 @@ const TRIES: usize = 10;
 pub async fn load(ctx: &Context, uid: &str) -> Result<Option<KeyringEntry>, Error> {
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.operator_namespace);
     let Some(secret) = api.get_opt(KEYRING_SECRET).await? else { return Ok(None) };
-    let bytes = secret.data.as_ref().and_then(|d| d.get(uid));
-    // An entry that cannot be read is as good as none: a rotation replaces it.
-    Ok(bytes.and_then(|b| serde_json::from_slice(&b.0).ok()))
+    Ok(read(secret.data.as_ref().and_then(|d| d.get(uid))))
+}
+
+/// An entry that cannot be read is as good as none: a rotation replaces it.
+fn read(bytes: Option<&ByteString>) -> Option<KeyringEntry> {
+    bytes.and_then(|b| serde_json::from_slice(&b.0).ok())
 }
 
 /// What stood in an entry before a secret was asked for.
 pub struct Before(Option<ByteString>);
+
+impl Before {
+    pub fn entry(&self) -> Option<KeyringEntry> {
+        read(self.0.as_ref())
+    }
+}
 
 /// Fails if an entry could not be written now: asked before a secret is made that is shown only once.
 pub async fn probe(ctx: &Context, uid: &str) -> Result<Before, Error> {

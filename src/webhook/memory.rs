@@ -12,6 +12,8 @@ use crate::gemini::ApiKey;
 pub struct Memory {
     /// This process wrote the intent to register and has not heard otherwise.
     pub registering: bool,
+    /// When the rotation was begun, in the words of the status, that this process works at.
+    pub rotating: Option<Timestamp>,
     /// Complete listings without our registration, made in doubt.
     pub empty_listings: u32,
     /// When our registrations were last listed.

@@ -9,6 +9,7 @@ mod memory;
 mod observe;
 mod plan;
 mod proof;
+mod rotation;
 #[cfg(test)]
 mod tests;
 

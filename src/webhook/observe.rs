@@ -2,6 +2,7 @@
 
 use super::keyring;
 use super::plan::{Env, Observed, Stored, needs_listing, registration_name};
+use super::rotation::previous;
 use crate::api::GeminiWebhook;
 use crate::api::keyring::fingerprint;
 use crate::controller::{Context, Credentials, Error};
@@ -22,9 +23,12 @@ pub async fn observe(
         return Ok((seen, None));
     };
     let uid = webhook.metadata.uid.as_deref().unwrap_or_default();
-    seen.stored = keyring::load(ctx, uid)
-        .await?
-        .map(|entry| Stored { fingerprint: fingerprint(&entry.current), registration: entry.registration });
+    seen.stored = keyring::load(ctx, uid).await?.map(|entry| Stored {
+        fingerprint: fingerprint(&entry.current),
+        since: entry.since,
+        previous: previous(&entry),
+        registration: entry.registration,
+    });
     if needs_listing(webhook, key_fingerprint, &ctx.webhook_memory.get(uid), env) {
         match registrations(ctx, webhook, &key).await {
             Ok((found, remote)) => {

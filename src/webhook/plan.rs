@@ -10,11 +10,12 @@ use jiff::Timestamp;
 use super::draft::Draft;
 use super::health;
 use super::memory::Memory;
-use super::proof::{ping_again_at, self_test_at, tested};
+use super::proof::{is_busy, ping_again_at, self_test_at, tested};
+use super::rotation::{self, Turn};
 use crate::api::condition::{Is, get, webhook_type};
 use crate::api::webhook::{GeminiWebhook, GeminiWebhookStatus};
 use crate::controller::{Credentials, Next, after, is_claimed};
-use crate::gemini::Webhook;
+use crate::gemini::{Revocation, Webhook};
 use crate::submit::{self, Timing};
 
 /// Kubernetes keeps whole seconds: a time may be up to this much later than it says.
@@ -47,6 +48,18 @@ pub struct Stored {
     /// The registration that it belongs to.
     pub registration: String,
     pub fingerprint: String,
+    /// Since when; those of older versions do not say.
+    pub since: Option<Timestamp>,
+    /// Fingerprints of those that were rotated out, and until when they are good.
+    pub previous: Vec<(String, Timestamp)>,
+}
+
+impl Stored {
+    /// Whether the receiver accepts what is signed with this secret.
+    pub fn is_good(&self, fingerprint: &str, at: Timestamp) -> bool {
+        let previous = || self.previous.iter().any(|(name, end)| name == fingerprint && at < *end);
+        self.fingerprint == fingerprint || previous()
+    }
 }
 
 /// What the pass itself brings along.
@@ -75,6 +88,11 @@ pub enum Step {
     /// The stored secret is not the one that registration `id` signs with: get a new one by rotation, store it.
     Renew {
         id: String,
+    },
+    /// Get another secret for registration `id`, because it is time to; store it beside or in the place of the others.
+    Rotate {
+        id: String,
+        revocation: Revocation,
     },
     /// Delete registrations of ours that are not the one in use: their deliveries could not be verified.
     Prune {
@@ -132,7 +150,7 @@ pub fn needs_listing(webhook: &GeminiWebhook, fingerprint: &str, memory: &Memory
     let due = |at: Option<Timestamp>| at.is_some_and(|at| listed < at && at <= env.now);
     is_other_key(status, fingerprint)
         || due(settled)
-        || due(self_test_at(webhook, status, env))
+        || due(self_test_at(webhook, status, None, env))
         || health::look_at(webhook, status, memory, env).is_some_and(|at| at <= env.now)
         || ping_again_at(status, memory, env).is_some_and(|at| at <= env.now)
 }
@@ -214,10 +232,22 @@ pub fn plan(webhook: &GeminiWebhook, seen: &Observed, memory: &Memory, env: &Env
     if !conforms(webhook, &draft.status) {
         return draft.plan(Step::Update { id }, Next::Now);
     }
-    match health::disabled(webhook, &mut draft, &id, seen.remote.is_some(), memory, env) {
+    let later = match rotation::turn(webhook, &mut draft, stored, memory, env) {
+        Turn::Rotate(revocation) => return draft.plan(Step::Rotate { id, revocation }, Next::Now),
+        Turn::Later(at) => at,
+    };
+    let mut planned = match health::disabled(webhook, &mut draft, &id, seen.remote.is_some(), memory, env) {
         Some((step, next)) => draft.plan(step, next),
         None => tested(webhook, draft, id, stored, memory, env),
+    };
+    if planned.step == Step::None {
+        let (waits, busy) = match later {
+            Some(at) if at <= env.now => (None, is_busy(webhook, &planned.status, stored, memory, env)),
+            at => (at, true),
+        };
+        planned.next = if busy { planned.next.or_at(waits, env.now) } else { Next::Now };
     }
+    planned
 }
 
 fn no_key(mut draft: Draft, reason: &str, message: &str, env: &Env<'_>) -> Plan {

@@ -9,15 +9,17 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::draft::Draft;
+use super::health::ENABLED;
 use super::memory::Memory;
 use super::plan::{Env, FRACTION, Plan, Step, Stored};
+use super::rotation::begun;
 use crate::api::condition::{Is, get, is_true, webhook_type};
 use crate::api::webhook::{GeminiWebhook, GeminiWebhookStatus, LastDelivery, LastPing, RejectedDelivery};
 use crate::controller::{Next, after, until};
 use crate::submit::Timing;
 
 /// In the words of a condition: deliveries are refused for their signature, and a controller replaces the stored secret.
-const REFUSED: &str = "Refused";
+pub const REFUSED: &str = "Refused";
 /// In the words of a condition: the receiver's clock and Gemini's are too far apart.
 const CLOCK_SKEW: &str = "ClockSkew";
 /// In the words of the receiver: the stored secret has not made this signature.
@@ -54,16 +56,16 @@ pub fn tested(
         };
     };
     let delivery = draft.status.last_delivery.clone().unwrap_or_default();
-    let received = ping.received_time.clone().or_else(|| answer(&ping, &delivery, &stored.fingerprint));
+    let received = ping.received_time.clone().or_else(|| answer(&ping, &delivery, stored));
     if received.is_some() {
         draft.status.last_ping = Some(LastPing { received_time: received, ..ping });
-        // Also where the answer to its rotation was not recorded.
-        if !is_true(&draft.status.conditions, webhook_type::SECRET_READY) {
+        // Also where the answer to its rotation was not recorded. One that is still going on is another matter.
+        if !is_true(&draft.status.conditions, webhook_type::SECRET_READY) && begun(&draft.status).is_none() {
             draft.set(webhook_type::SECRET_READY, Is::True, "Stored", "");
         }
         draft.set(webhook_type::ENDPOINT_REACHABLE, Is::True, "PingVerified", "a signed delivery arrived");
         reachable(&mut draft, &delivery);
-        return match self_test_at(webhook, &draft.status, env) {
+        return match self_test_at(webhook, &draft.status, Some(stored), env) {
             Some(due) if due <= env.now => self::ping(draft, id, env),
             due => draft.plan(Step::None, routine.or_at(due, env.now)),
         };
@@ -93,10 +95,14 @@ pub fn tested(
     }
 }
 
-/// When a delivery that answers this ping arrived: one that was signed with the secret that is stored now, in a later
-/// second, or in the same second if it is a ping itself. See [`ping`] for why that second holds no older one.
-fn answer(ping: &LastPing, delivery: &LastDelivery, fingerprint: &str) -> Option<Time> {
-    let at = delivery.time.clone().filter(|_| delivery.key_fingerprint.as_deref() == Some(fingerprint))?;
+/// When a delivery that answers this ping arrived: one that was signed with a secret that is good now, in a later second,
+/// or in the same second if it is a ping itself. See [`ping`] for why that second holds no older one.
+///
+/// After an ordinary rotation Gemini may sign with the secret before it alone; that proves the way as well. Where a
+/// rotation has revoked the others, only the new one is good.
+fn answer(ping: &LastPing, delivery: &LastDelivery, stored: &Stored) -> Option<Time> {
+    let fingerprint = delivery.key_fingerprint.as_deref()?;
+    let at = delivery.time.clone().filter(|at| stored.is_good(fingerprint, at.0))?;
     let (sent, arrived) = (ping.sent_time.0.as_second(), at.0.as_second());
     let is_ping = delivery.type_.as_deref() == Some("ping");
     (arrived > sent || (arrived == sent && is_ping)).then_some(at)
@@ -117,10 +123,30 @@ pub fn ping_again_at(status: &GeminiWebhookStatus, memory: &Memory, env: &Env<'_
     Some(after(ping_deadline(ping, env), pause))
 }
 
+/// Whether a self-test is under way or due, so that nothing should begin that changes what it would meet.
+pub fn is_busy(
+    webhook: &GeminiWebhook,
+    status: &GeminiWebhookStatus,
+    stored: &Stored,
+    memory: &Memory,
+    env: &Env<'_>,
+) -> bool {
+    if !webhook.spec.enabled || status.state.as_deref() != Some(ENABLED) {
+        return false;
+    }
+    let Some(ping) = &status.last_ping else { return true };
+    let is_due = |at: Option<Timestamp>| at.is_some_and(|at| at <= env.now);
+    if ping.received_time.is_some() {
+        return is_due(self_test_at(webhook, status, Some(stored), env));
+    }
+    env.now < ping_deadline(ping, env) || is_due(ping_again_at(status, memory, env))
+}
+
 /// When the next self-test is due, if the last one was passed.
 pub fn self_test_at(
     webhook: &GeminiWebhook,
     status: &GeminiWebhookStatus,
+    stored: Option<&Stored>,
     env: &Env<'_>,
 ) -> Option<Timestamp> {
     let ping = status.last_ping.as_ref().filter(|ping| ping.received_time.is_some())?;
@@ -129,7 +155,10 @@ pub fn self_test_at(
         // Somebody will set the clock, and wants to see that it helped.
         interval = interval.min(env.timing.ping_pause_max);
     }
-    Some(after(ping.sent_time.0, interval))
+    // It may have been proven with a secret that is not good any more by then.
+    let ends = stored.into_iter().flat_map(|stored| stored.previous.iter().map(|(_, end)| *end));
+    let next = ends.filter(|end| *end > ping.sent_time.0).min();
+    Some(after(ping.sent_time.0, interval).min(next.unwrap_or(Timestamp::MAX)))
 }
 
 /// Between two self-tests; never so short that one would begin before the one before has failed.
@@ -245,7 +274,10 @@ fn unreachable(draft: &mut Draft, stage: Stage) {
 
 /// Asks for a ping; not in a second in which a delivery was seen, for its answer could not be told from that one.
 fn ping(mut draft: Draft, id: String, env: &Env<'_>) -> Plan {
-    if draft.status.last_ping.is_none() {
+    // What was proven before a rotation stands.
+    if draft.status.last_ping.is_none()
+        && !is_true(&draft.status.conditions, webhook_type::ENDPOINT_REACHABLE)
+    {
         draft.untested();
     }
     let newest = draft.status.last_delivery.as_ref().and_then(|delivery| delivery.time.as_ref());

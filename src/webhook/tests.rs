@@ -1,8 +1,9 @@
-//! `plan` as a table; its properties, health, self-tests and the renewal of secrets are in files of their own.
+//! `plan` as a table; its properties, health, self-tests, renewal and rotation are in files of their own.
 
 mod health;
 mod properties;
 mod renewal;
+mod rotation;
 mod self_test;
 
 use std::time::Duration;
@@ -139,7 +140,12 @@ fn ready() -> GeminiWebhook {
 fn usual() -> Observed {
     Observed {
         credentials: Some(Credentials::Ready { fingerprint: KEY.into() }),
-        stored: Some(Stored { registration: ID.into(), fingerprint: SECRET.into() }),
+        stored: Some(Stored {
+            registration: ID.into(),
+            fingerprint: SECRET.into(),
+            since: None,
+            previous: vec![],
+        }),
         found: None,
         remote: None,
     }

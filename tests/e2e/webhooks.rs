@@ -2,6 +2,7 @@
 
 mod deletion;
 mod health;
+mod rotation;
 mod secrets;
 
 use gemini_operator::api::GeminiWebhook;

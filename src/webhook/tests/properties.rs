@@ -11,8 +11,9 @@ fn any_webhook() -> impl Strategy<Value = GeminiWebhook> {
         (-130i64..5, prop_oneof![Just("ping"), Just("batch.failed")], prop_oneof![Just(SECRET), Just("old")]);
     let newest = proptest::option::of(newest);
     let refused = proptest::option::of(-130i64..0);
-    (0..10u8, -130i64..0, newest, refused, 1..3i64, any::<bool>(), any::<bool>()).prop_map(
-        |(stage, sent, newest, refused, generation, enabled, other_url)| {
+    let asked = proptest::option::of(-100i64..100);
+    (0..11u8, -130i64..0, newest, refused, 1..3i64, any::<bool>(), any::<bool>(), asked).prop_map(
+        |(stage, sent, newest, refused, generation, enabled, other_url, asked)| {
             let newest = newest.map(|(second, type_, key)| delivery(second, type_, key));
             let newest = match refused {
                 Some(second) => Some(refused_at(second, newest.unwrap_or_default())),
@@ -33,8 +34,16 @@ fn any_webhook() -> impl Strategy<Value = GeminiWebhook> {
                         Some(LastPing { sent_time: Time(at(sent)), received_time: None });
                     draft.status.last_delivery = newest;
                 }),
+                9 => change(ready(), |draft| {
+                    draft.rotating();
+                    draft.restart(webhook_type::SECRET_READY);
+                }),
                 _ => pinged(sent, newest),
             };
+            if let Some(second) = asked {
+                let annotation = (crate::api::ROTATE_AT_ANNOTATION.to_owned(), at(second).to_string());
+                webhook.metadata.annotations = Some([annotation].into());
+            }
             webhook.metadata.generation = Some(generation);
             webhook.spec.enabled = enabled;
             // No edit without a new generation.
@@ -57,7 +66,12 @@ fn any_seen() -> impl Strategy<Value = Observed> {
     let stored = prop_oneof![
         Just(None),
         Just(usual().stored),
-        Just(usual().stored.map(|s| Stored { fingerprint: "old".into(), ..s }))
+        Just(usual().stored.map(|s| Stored { fingerprint: "old".into(), ..s })),
+        Just(usual().stored.map(|s| Stored {
+            since: Some(at(-50)),
+            previous: vec![("old".into(), at(30))],
+            ..s
+        })),
     ];
     let found =
         proptest::option::of(proptest::sample::subsequence(vec!["wh-a".to_owned(), ID.to_owned()], 0..=2));
@@ -110,6 +124,8 @@ proptest! {
             prop_assert_ne!(second.step, first.step, "one ping, not two");
         } else if first.status.reenabled != webhook_before.status.as_ref().and_then(|s| s.reenabled.clone()) {
             prop_assert_eq!(second.step, Step::None, "enabled again once, not twice");
+        } else if matches!(first.step, Step::Rotate { .. }) {
+            prop_assert!(!matches!(second.step, Step::Rotate { .. }), "one rotation, not two");
         } else if matches!(first.step, Step::Renew { .. }) {
             prop_assert_eq!(second.step, Step::None, "one rotation, not two");
         } else if matches!(first.step, Step::Register { .. }) {
@@ -138,7 +154,10 @@ proptest! {
             // to that, for a look at Gemini or a twin, changes nothing that was said.
             let other_key = !seen.shows_key_of(webhook.status.as_ref().unwrap()) && seen.found.is_none();
             if !other_key && planned.next != Next::Now {
-                let ping = planned.status.last_ping.as_ref().unwrap();
+                let Some(ping) = &planned.status.last_ping else {
+                    prop_assert!(planned.status.last_rotation_time.is_some(), "only a rotation waits for its ping");
+                    return Ok(());
+                };
                 let timeout = SignedDuration::from_secs(61);
                 let waits = memory.ping_lost || now < ping.sent_time.0.checked_add(timeout).unwrap();
                 prop_assert!(ping.received_time.is_some() || waits);

@@ -57,7 +57,7 @@ fn when_it_is_due() {
 fn a_divided_interval_is_longer_than_the_test() {
     let world = World { timing: Timing::divided(100_000) };
     let webhook = proven(-3600);
-    let due = self_test_at(&webhook, webhook.status.as_ref().unwrap(), &world.at(at(0))).unwrap();
+    let due = self_test_at(&webhook, webhook.status.as_ref().unwrap(), None, &world.at(at(0))).unwrap();
     assert!(due > at(-3600 + 1), "{due}");
 }
 

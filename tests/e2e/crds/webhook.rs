@@ -24,6 +24,7 @@ async fn defaults_are_filled_in() {
             "signature": "StandardWebhooks",
             "events": ["batch.succeeded", "batch.failed", "batch.expired"],
             "enabled": true,
+            "rotation": {"revocation": "After24h"},
             "selfTest": {"interval": "6h"},
             "onDisabled": "Reenable",
             "deletionPolicy": "Delete",
@@ -46,6 +47,8 @@ async fn good_objects_are_accepted() {
         ("disabled", spec(json!({"enabled": false}))),
         ("a self-test every five minutes", spec(json!({"selfTest": {"interval": "5m"}}))),
         ("a self-test by its default", spec(json!({"selfTest": {}}))),
+        ("rotated every day", spec(json!({"rotation": {"interval": "24h"}}))),
+        ("rotated by hand only", spec(json!({"rotation": {"revocation": "Immediately"}}))),
         ("told of only", spec(json!({"onDisabled": "Report"}))),
         ("orphaned", spec(json!({"deletionPolicy": "Orphan", "deletionTimeout": "5m"}))),
     ] {
@@ -190,6 +193,17 @@ async fn bad_choices_are_refused() {
                 spec(json!({"deletionTimeout": "soon"})),
                 "spec.deletionTimeout: Invalid value: \"soon\": must be a duration in hours, \
                  minutes and seconds, such as 20m or 1h30m",
+            ),
+            (
+                "rotated too often",
+                spec(json!({"rotation": {"interval": "23h59m"}})),
+                "spec.rotation.interval: Invalid value: spec.rotation.interval must be at least 24h",
+            ),
+            (
+                "another revocation",
+                spec(json!({"rotation": {"revocation": "Never"}})),
+                "spec.rotation.revocation: Unsupported value: \"Never\": supported values: \"After24h\", \
+                 \"Immediately\"",
             ),
             (
                 "self-tests without a pause",

@@ -20,6 +20,7 @@ mod many;
 mod objects;
 mod orphans;
 mod outcomes;
+mod receivers;
 mod recovery;
 mod restore;
 mod sender;

@@ -22,7 +22,8 @@ const HOT: Duration = Duration::from_secs(2);
 async fn soon(replica: &Replica, sender: &Sender, what: &str, wanted: u16) {
     let begin = Instant::now();
     let seen = poll(PATIENCE, async || {
-        let delivery = sender.delivery(&format!("{what}-{:?}", begin.elapsed()), &succeeded("batches/none"));
+        let id = format!("{}-{}", what.replace(' ', "-"), begin.elapsed().as_nanos());
+        let delivery = sender.delivery(&id, &succeeded("batches/none"));
         let answer = Line::open(replica.listen).await.unwrap().exchange(&delivery).await.unwrap();
         if answer == wanted { Ok(()) } else { Err(answer) }
     });

@@ -62,21 +62,20 @@ pub fn turn(
     }
     let busy = is_busy(webhook, &draft.status, stored, memory, env);
     if let Some(begun) = begun(&draft.status) {
-        match stored.since.filter(|since| since.as_second() >= begun.as_second()) {
+        if let Some(since) = stored.since.filter(|since| since.as_second() >= begun.as_second()) {
             // Done; only the word of it was lost.
-            Some(since) => finished(draft, since),
-            None => {
-                draft.rotating();
-                let ours = memory.rotating == Some(begun);
-                let deadline = after(begun, env.timing.ping_timeout + FRACTION);
-                if busy || !(ours || deadline <= env.now) {
-                    return Turn::Later(Some(deadline));
-                }
-                if !ours {
-                    draft.restart(webhook_type::SECRET_READY);
-                }
-                return Turn::Rotate(revocation);
+            finished(draft, since);
+        } else {
+            draft.rotating();
+            let ours = memory.rotating == Some(begun);
+            let deadline = after(begun, env.timing.ping_timeout + FRACTION);
+            if busy || !(ours || deadline <= env.now) {
+                return Turn::Later(Some(deadline));
             }
+            if !ours {
+                draft.restart(webhook_type::SECRET_READY);
+            }
+            return Turn::Rotate(revocation);
         }
     }
     let asked = asked(webhook);

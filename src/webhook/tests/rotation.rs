@@ -78,7 +78,7 @@ fn when_it_is_due() {
     };
     let three = [HOUR, 2 * HOUR, 3 * HOUR];
     let gentle = rotate(Revocation::After24h);
-    for (what, webhook, seen, step, next) in [
+    let cases = vec![
         ("never", settled(|_| {}), aged(-1000 * DAY, &[]), Step::None, None),
         ("not yet", settled(every(48, After24h)), aged(-DAY, &[]), Step::None, Some(DAY)),
         ("in time", settled(every(48, After24h)), aged(-2 * DAY, &[]), gentle.clone(), Some(0)),
@@ -112,7 +112,8 @@ fn when_it_is_due() {
             rotate(Revocation::Immediately),
             Some(0),
         ),
-    ] {
+    ];
+    for (what, webhook, seen, step, next) in cases {
         let planned = world.plan(&webhook, &seen);
         assert_eq!(planned.step, step, "{what}");
         assert_eq!(planned.status.next_rotation_time, next.map(|second| Time(at(second))), "{what}");

@@ -197,7 +197,7 @@ async fn bad_choices_are_refused() {
             (
                 "rotated too often",
                 spec(json!({"rotation": {"interval": "23h59m"}})),
-                "spec.rotation.interval: Invalid value: spec.rotation.interval must be at least 24h",
+                "spec.rotation.interval: Invalid value: \"23h59m\": spec.rotation.interval must be at least 24h",
             ),
             (
                 "another revocation",
@@ -208,7 +208,7 @@ async fn bad_choices_are_refused() {
             (
                 "self-tests without a pause",
                 spec(json!({"selfTest": {"interval": "299s"}})),
-                "spec.selfTest.interval: Invalid value: spec.selfTest.interval must be at least 5m",
+                "spec.selfTest.interval: Invalid value: \"299s\": spec.selfTest.interval must be at least 5m",
             ),
             (
                 "an unknown field",

@@ -35,18 +35,22 @@ fn rotated_since(at: Timestamp) -> impl Fn(&GeminiWebhook) -> bool {
     }
 }
 
-/// Asks for a rotation now, and waits until it was made and the ping after it has arrived.
-async fn rotate(bed: &Bed) -> GeminiWebhook {
-    let now = Timestamp::now();
-    // Its secret must be older than the wish, in whole seconds.
+/// Asks for a rotation now. The secret must be older than the wish, in whole seconds, or it will do.
+async fn ask_now(bed: &Bed) -> Timestamp {
     let older = poll(PATIENCE, async || {
         let now = Timestamp::now();
         let born = bed.webhooks().get("main").await.unwrap().status.unwrap();
         let born = born.last_rotation_time.or(born.registered_time).unwrap().0;
         if now.as_second() > born.as_second() { Ok(now) } else { Err(now) }
     });
-    let at = older.await.unwrap_or(now);
+    let at = older.await.expect("the secret gets older");
     ask(bed, at).await;
+    at
+}
+
+/// Asks for a rotation now, and waits until it was made and the ping after it has arrived.
+async fn rotate(bed: &Bed) -> GeminiWebhook {
+    let at = ask_now(bed).await;
     let done = |w: &GeminiWebhook| {
         let tested =
             w.status.as_ref().and_then(|s| s.last_ping.as_ref()).is_some_and(|p| p.received_time.is_some());
@@ -120,7 +124,7 @@ async fn a_rotation_that_was_interrupted_is_made_again() {
     let held =
         json!({"rules": [{"match": {"call": "webhooks.rotate"}, "do": {"hold": "answer"}, "times": 1}]});
     bed.emulator.add_faults(&held).await;
-    ask(&bed, Timestamp::now()).await;
+    ask_now(&bed).await;
     bed.emulator.wait_held(1).await;
     let told = bed.webhooks().get("main").await.unwrap();
     assert_eq!(condition(&told, webhook_type::SECRET_READY).unwrap().reason, "Rotating");

@@ -80,10 +80,8 @@ async fn completes_through(route: Route, name: &str) {
     submitted(&bed, "tickets").await;
     bed.emulator.advance_clock(600).await;
     complete_by_event(&bed, "tickets").await;
-    let ledger = bed.ledger().await;
-    let attempts: Vec<_> =
-        ledger.deliveries("batch.succeeded").iter().map(|d| d["outcome"].clone()).collect();
-    assert_eq!(attempts, ["delivered"], "at the first attempt");
+    // However often it was tried: a slow API server makes the receiver ask for it again.
+    assert_eq!(bed.ledger().await.delivered("batch.succeeded"), 1);
     nothing_else_is_routed(&bed, &way, &path).await;
     bed.assert_invariants().await;
 }

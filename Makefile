@@ -70,6 +70,13 @@ abuse: ## 10 000 slow sockets, forged deliveries and what else strangers send; h
 	@ulimit -n 16384 2> /dev/null; ABUSE=full cargo test --quiet --locked --profile model --test e2e \
 	  strangers_do_not_disturb_honest_deliveries -- --nocapture
 
+.PHONY: bench
+bench: ## The receiver beside its peers, in turns; writes docs/benchmarks.md. Wants two cores and nothing else running.
+	@testenv/controlplane.sh > /dev/null
+	@testenv/kubectl.sh > /dev/null
+	@benches/peers/venv.sh > /dev/null
+	@cargo bench --quiet --locked --profile model --bench receiver -- --page docs/benchmarks.md
+
 .PHONY: image
 image: ## A container image of the operator, without Docker, as an archive.
 	@archive=$$(testenv/image/operator.sh) && printf '%s\n' "$$archive" "load it with one of" \

@@ -1,0 +1,102 @@
+//! The load: connections that send the next request when they have the answer to the last one.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+/// What came of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    pub per_second: f64,
+    pub p50: Duration,
+    pub p99: Duration,
+    /// CPU time of the measured process for each request.
+    pub cpu: Duration,
+}
+
+/// What a request is to be answered with, and its bytes by the number of the request.
+pub struct Load {
+    pub wanted: u16,
+    pub request: Box<dyn Fn(usize) -> Vec<u8> + Send + Sync>,
+}
+
+/// Lets `connections` of them run for so long. Any other answer ends the run: a figure of failures is none.
+pub async fn run(
+    target: SocketAddr,
+    pid: u32,
+    connections: usize,
+    lasts: Duration,
+    load: &Arc<Load>,
+) -> Measured {
+    let (cpu, begin) = (cpu_of(pid), Instant::now());
+    let mut all = JoinSet::new();
+    for number in 0..connections {
+        let load = Arc::clone(load);
+        all.spawn(async move {
+            let mut stream = TcpStream::connect(target).await.expect("it listens");
+            stream.set_nodelay(true).expect("a socket has options");
+            let mut times = Vec::new();
+            while begin.elapsed() < lasts {
+                let request = (load.request)(number + times.len() * connections);
+                let sent = Instant::now();
+                stream.write_all(&request).await.expect("it reads");
+                let status = answer(&mut stream).await;
+                assert_eq!(status, load.wanted, "the answer");
+                times.push(sent.elapsed());
+            }
+            times
+        });
+    }
+    let mut times: Vec<Duration> = all.join_all().await.into_iter().flatten().collect();
+    summary(&mut times, begin.elapsed(), cpu_of(pid).saturating_sub(cpu))
+}
+
+/// The same figures of requests that somebody else made.
+pub fn summary(times: &mut [Duration], took: Duration, cpu: Duration) -> Measured {
+    times.sort_unstable();
+    let count = u32::try_from(times.len()).expect("so many are not made").max(1);
+    let at = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or_default();
+    Measured { per_second: f64::from(count) / took.as_secs_f64(), p50: at(50), p99: at(99), cpu: cpu / count }
+}
+
+/// The status of an answer, which is read with its body.
+async fn answer(stream: &mut TcpStream) -> u16 {
+    let mut read = Vec::with_capacity(512);
+    loop {
+        assert!(stream.read_buf(&mut read).await.expect("it answers") > 0, "it closed the connection");
+        let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8_lossy(&read[..end]).to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+        let length: usize = length.map_or(0, |length| length.trim().parse().expect("it is a number"));
+        if read.len() >= end + 4 + length {
+            return head
+                .split(' ')
+                .nth(1)
+                .and_then(|code| code.parse().ok())
+                .expect("an answer has a status");
+        }
+    }
+}
+
+/// CPU time of a process: stays usable on a machine that has more to do, as requests a second do not.
+pub fn cpu_of(pid: u32) -> Duration {
+    let tasks = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task")).expect("it runs");
+    let nanos = tasks.flatten().filter_map(|task| {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanos.sum())
+}
+
+/// Puts a process, threads and all, on these cores.
+pub fn pin(pid: u32, cores: &str) {
+    let said = Command::new("taskset").args(["-acp", cores, &pid.to_string()]).output();
+    assert!(said.is_ok_and(|said| said.status.success()), "taskset is needed (util-linux), and two cores");
+}

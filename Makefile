@@ -3,6 +3,7 @@
 
 CACHE ?= $(or $(GEMINI_OPERATOR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gemini-operator)
 CARGO_DENY := $(CACHE)/cargo-deny-0.20.2/bin/cargo-deny
+CARGO_FUZZ := $(CACHE)/cargo-fuzz-0.13.2/bin/cargo-fuzz
 
 export GEMINI_OPERATOR_CACHE := $(CACHE)
 
@@ -61,6 +62,19 @@ storm: ## 500 batches, 200 kills, lost and late requests. SEED=N: that one again
 	  --seed $(or $(SEED),$$(date +%s)) --divisor 100 $(if $(filter off,$(FENCE)),--batches 60 --kills 25 --late 25 --fence off, \
 	  --batches 500 --kills 200 --record docs/storm.tsv --page docs/never-pay-twice.md)
 
+# What reads bytes of strangers. The pinned compiler will do: of what libFuzzer needs, only sanitizers are unstable, and
+# there is no unsafe code here for them to look at. What is found is kept in fuzz/artifacts, and the next run starts from
+# fuzz/corpus.
+.PHONY: fuzz
+fuzz: ## Verifier, JWT, JWKS, event and path under libFuzzer. FUZZ_TIME=20: seconds each. TARGET=…: one.
+	@$(MAKE) --no-print-directory $(CARGO_FUZZ)
+	@for target in $(or $(TARGET),verify jwt jwks event path); do \
+	  mkdir -p fuzz/corpus/$$target; seeds=$$(ls -d fuzz/seeds/$$target 2> /dev/null); \
+	  $(CARGO_FUZZ) run --sanitizer none --fuzz-dir fuzz $$target fuzz/corpus/$$target $$seeds -- \
+	    -max_total_time=$(or $(FUZZ_TIME),20) -print_final_stats=1 -verbosity=0 || exit 1; \
+	  echo "==> fuzz $$target: nothing found in $(or $(FUZZ_TIME),20) s"; \
+	done
+
 .PHONY: image
 image: ## A container image of the operator, without Docker, as an archive.
 	@archive=$$(testenv/image/operator.sh) && printf '%s\n' "$$archive" "load it with one of" \
@@ -93,3 +107,8 @@ $(CARGO_DENY):
 	@echo "==> building cargo-deny 0.20.2 (3 to 5 minutes, once)"
 	@CARGO_TARGET_DIR=$(CACHE)/cargo-deny-build cargo install --locked cargo-deny --version 0.20.2 --root $(CACHE)/cargo-deny-0.20.2
 	@rm -rf $(CACHE)/cargo-deny-build
+
+$(CARGO_FUZZ):
+	@echo "==> building cargo-fuzz 0.13.2 (a minute or two, once)"
+	@CARGO_TARGET_DIR=$(CACHE)/cargo-fuzz-build cargo install --locked cargo-fuzz --version 0.13.2 --root $(CACHE)/cargo-fuzz-0.13.2
+	@rm -rf $(CACHE)/cargo-fuzz-build

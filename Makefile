@@ -3,6 +3,7 @@
 
 CACHE ?= $(or $(GEMINI_OPERATOR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gemini-operator)
 CARGO_DENY := $(CACHE)/cargo-deny-0.20.2/bin/cargo-deny
+CARGO_FUZZ := $(CACHE)/cargo-fuzz-0.13.2/bin/cargo-fuzz
 
 export GEMINI_OPERATOR_CACHE := $(CACHE)
 
@@ -77,6 +78,19 @@ bench: ## The receiver beside its peers, in turns; writes docs/benchmarks.md. Wa
 	@benches/peers/venv.sh > /dev/null
 	@cargo bench --quiet --locked --profile model --bench receiver -- --page docs/benchmarks.md
 
+# What reads bytes of strangers. The pinned compiler will do: of what libFuzzer needs, only sanitizers are unstable, and
+# there is no unsafe code here for them to look at. What is found is kept in fuzz/artifacts, and the next run starts from
+# fuzz/corpus.
+.PHONY: fuzz
+fuzz: ## Verifier, JWT, JWKS, event and path under libFuzzer. FUZZ_TIME=20: seconds each. TARGET=…: one.
+	@$(MAKE) --no-print-directory $(CARGO_FUZZ)
+	@for target in $(or $(TARGET),verify jwt jwks event path); do \
+	  mkdir -p fuzz/corpus/$$target; seeds=$$(ls -d fuzz/seeds/$$target 2> /dev/null); \
+	  $(CARGO_FUZZ) run --sanitizer none --fuzz-dir fuzz $$target fuzz/corpus/$$target $$seeds -- \
+	    -max_total_time=$(or $(FUZZ_TIME),20) -print_final_stats=1 -verbosity=0 || exit 1; \
+	  echo "==> fuzz $$target: nothing found in $(or $(FUZZ_TIME),20) s"; \
+	done
+
 .PHONY: image
 image: ## A container image of the operator, without Docker, as an archive.
 	@archive=$$(testenv/image/operator.sh) && printf '%s\n' "$$archive" "load it with one of" \
@@ -109,3 +123,8 @@ $(CARGO_DENY):
 	@echo "==> building cargo-deny 0.20.2 (3 to 5 minutes, once)"
 	@CARGO_TARGET_DIR=$(CACHE)/cargo-deny-build cargo install --locked cargo-deny --version 0.20.2 --root $(CACHE)/cargo-deny-0.20.2
 	@rm -rf $(CACHE)/cargo-deny-build
+
+$(CARGO_FUZZ):
+	@echo "==> building cargo-fuzz 0.13.2 (a minute or two, once)"
+	@CARGO_TARGET_DIR=$(CACHE)/cargo-fuzz-build cargo install --locked cargo-fuzz --version 0.13.2 --root $(CACHE)/cargo-fuzz-0.13.2
+	@rm -rf $(CACHE)/cargo-fuzz-build

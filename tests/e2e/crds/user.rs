@@ -82,7 +82,7 @@ async fn columns_say_what_matters() {
     assert_eq!(rows[0], ["NAME", "URL", "STATE", "READY", "REACHABLE", "LAST-EVENT", "AGE"]);
     assert_eq!(rows[1][..5], ["good", "https://hooks.example.com", "enabled", "True", "True"]);
     let shown = kubectl.run(&["get", "gwh", "-o", "wide"]).await.expect();
-    assert_eq!(table(&shown)[0][7..], ["ID"]);
+    assert_eq!(table(&shown)[0][7..], ["ID", "ROTATED"]);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 mod verdicts;
 
-use gemini_operator::api::GeminiWebhook;
+use gemini_operator::api::{GeminiBatch, GeminiWebhook};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -31,10 +31,14 @@ async fn webhook(bed: &Bed) -> (GeminiWebhook, String) {
     (webhook, path)
 }
 
-/// A batch whose job runs until the emulator's clock is moved.
+/// A batch whose job runs until the emulator's clock is moved. The look that follows the recording has been made, so only
+/// an event can tell of its end.
 async fn submitted(bed: &Bed, name: &str) {
     bed.apply(&tickets(name, 3, "Auto")).await;
-    bed.wait_condition(name, "Submitted", "True", "Submitted").await;
+    let looked_at = |batch: &GeminiBatch| {
+        batch.status.as_ref().and_then(|status| status.runs.last()).is_some_and(|run| run.state.is_some())
+    };
+    bed.wait_batch(name, "looked at", looked_at).await;
 }
 
 /// The batch is complete, and by an event: no listing has told of its end.

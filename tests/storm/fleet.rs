@@ -21,6 +21,8 @@ pub struct Fleet {
     led: Vec<SocketAddr>,
     /// When receivers were killed.
     pub receivers_lost: Vec<jiff::Timestamp>,
+    /// From when until when receivers were stopped.
+    pub receivers_stopped: Vec<(jiff::Timestamp, jiff::Timestamp)>,
     pub kills: usize,
     pub stops: usize,
     /// How long the last start of two processes took.
@@ -45,6 +47,7 @@ impl Fleet {
             fallen: vec![],
             led: vec![],
             receivers_lost: vec![],
+            receivers_stopped: vec![],
             kills: 0,
             stops: 0,
             start_time: Duration::ZERO,
@@ -95,17 +98,16 @@ impl Fleet {
         }
         self.member(number).process.signal("STOP");
         self.member(number).stopped_until = Some(Instant::now() + lasts);
+        if RECEIVERS.contains(&number) {
+            let now = jiff::Timestamp::now();
+            self.receivers_stopped.push((now, now));
+        }
         self.stops += 1;
     }
 
     /// What time brings: who was stopped goes on, and the front learns of new receivers.
     pub fn tend(&mut self, bed: &Bed) {
-        for member in self.members.values_mut() {
-            if member.stopped_until.is_some_and(|until| until <= Instant::now()) {
-                member.process.signal("CONT");
-                member.stopped_until = None;
-            }
-        }
+        self.go_on(|until| until <= Instant::now());
         for number in self.members.keys().copied().collect::<Vec<_>>() {
             let process = &mut self.member(number).process;
             if let Some(status) = process.ended() {
@@ -132,9 +134,21 @@ impl Fleet {
 
     /// Nobody is stopped any more.
     pub fn release(&mut self) {
-        for member in self.members.values_mut() {
-            if member.stopped_until.take().is_some() {
-                member.process.signal("CONT");
+        self.go_on(|_| true);
+    }
+
+    fn go_on(&mut self, is_over: impl Fn(Instant) -> bool) {
+        for (number, member) in &mut self.members {
+            if !member.stopped_until.is_some_and(&is_over) {
+                continue;
+            }
+            member.process.signal("CONT");
+            member.stopped_until = None;
+            // One receiver is stopped at a time.
+            if RECEIVERS.contains(number)
+                && let Some((_, to)) = self.receivers_stopped.last_mut()
+            {
+                *to = jiff::Timestamp::now();
             }
         }
     }

@@ -86,9 +86,14 @@ pub async fn storm(options: &Options) -> Outcome {
     storm.settle(&mut fleet).await;
 
     println!("judging");
-    let receivers_lost = std::mem::take(&mut fleet.receivers_lost);
-    // A process that was just started knows nothing of what others have seen.
-    let report = bed.check(&Bounds { looks_per_window: 8, receivers_lost, ..bed.bounds() }).await;
+    let bounds = Bounds {
+        // A process that was just started knows nothing of what others have seen.
+        looks_per_window: 8,
+        receivers_lost: std::mem::take(&mut fleet.receivers_lost),
+        receivers_stopped: std::mem::take(&mut fleet.receivers_stopped),
+        ..bed.bounds()
+    };
+    let report = bed.check(&bounds).await;
     let (wrong, right) = load::results(&bed, options.seed, &plan.rows).await;
     let ledger = bed.ledger().await;
     let outcome = Outcome {

@@ -156,7 +156,7 @@ fn deliveries(case: &Case<'_>, report: &mut Report) {
             if recorded > after(at, EARLY) {
                 continue;
             }
-            let lag = WATCH_LAG + slowest(case, recorded, at);
+            let lag = WATCH_LAG + slowest(case, recorded, at) + longest_stop(case, at);
             let known = after(recorded, lag) <= at;
             // Kept in memory, it is stored when the name shows, unless the look that follows the recording was sooner.
             let until = if known { at } else { after(at, EARLY + WATCH_LAG) };
@@ -187,6 +187,13 @@ fn deliveries(case: &Case<'_>, report: &mut Report) {
 fn slowest(case: &Case<'_>, from: Timestamp, to: Timestamp) -> Duration {
     let then = case.history.writes.iter().filter(|w| w.received <= to && w.ended >= from);
     then.map(|w| between(w.received, w.ended)).max().unwrap_or_default()
+}
+
+/// How long a receiver had been stopped that had not caught up with its watches by then.
+fn longest_stop(case: &Case<'_>, at: Timestamp) -> Duration {
+    let near =
+        case.bounds.receivers_stopped.iter().filter(|(from, to)| *from <= at && at <= after(*to, WATCH_LAG));
+    near.map(|(from, to)| between(*from, *to)).max().unwrap_or_default()
 }
 
 /// Its batch had come to its end, or was to go.

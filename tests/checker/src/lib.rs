@@ -84,6 +84,9 @@ pub struct Bounds {
     /// When receivers were killed. What one of them kept in memory went with it: events for jobs
     /// that nobody had recorded yet. The look that follows the recording makes up for them.
     pub receivers_lost: Vec<Timestamp>,
+    /// From when until when a receiver was stopped. Its watches stood still, so when it goes on it may take an event
+    /// before it has heard of what was recorded meanwhile.
+    pub receivers_stopped: Vec<(Timestamp, Timestamp)>,
     /// From then on nothing was to happen.
     pub quiet_since: Option<Timestamp>,
     /// At these moments an older state of the API server was put back: what stood there before them does not bind.
@@ -106,6 +109,7 @@ impl Default for Bounds {
             deletion_grace: Duration::from_mins(1),
             looks_per_window: 4,
             receivers_lost: vec![],
+            receivers_stopped: vec![],
             quiet_since: None,
             restored_at: vec![],
             unfinished: vec![],

@@ -11,6 +11,7 @@ usage: gemini-operator-checker --ledger FILE [--audit FILE] [--objects FILE] [--
                                [--divisor N] [--looks N] [--late-jobs N] [--quiet-since TIME] [--restored-at TIME]...
                                [--deletion-grace SECONDS] [--unfinished BATCH]... [--forgotten BATCH]...
                                [--sink-changed BATCH]... [--receiver-lost TIME]...
+                               [--receiver-stopped TIME..TIME]...
 
   --ledger FILE       what GET /_emulator/ledger answers
   --audit FILE        the API server's audit log, one event a line
@@ -29,6 +30,8 @@ usage: gemini-operator-checker --ledger FILE [--audit FILE] [--objects FILE] [--
                       somebody else changed its sink
   --receiver-lost TIME
                       a receiver was killed then
+  --receiver-stopped TIME..TIME
+                      a receiver was stopped, and went on
 
 Ends with 1 where something is wrong, and with 2 where it cannot judge.";
 
@@ -62,6 +65,7 @@ fn judge(mut arguments: impl Iterator<Item = String>) -> Result<bool, String> {
             "--unfinished" => bounds.unfinished.push(value),
             "--forgotten" => bounds.forgotten.push(value),
             "--receiver-lost" => bounds.receivers_lost.push(moment(&value)?),
+            "--receiver-stopped" => bounds.receivers_stopped.push(span(&value)?),
             "--sink-changed" => bounds.sinks_changed.push(value),
             other => return Err(format!("{other} is not known")),
         }
@@ -91,6 +95,11 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
 
 fn moment(text: &str) -> Result<jiff::Timestamp, String> {
     text.parse().map_err(|error| format!("{text}: {error}"))
+}
+
+fn span(text: &str) -> Result<(jiff::Timestamp, jiff::Timestamp), String> {
+    let (from, to) = text.split_once("..").ok_or_else(|| format!("{text} is not TIME..TIME"))?;
+    Ok((moment(from)?, moment(to)?))
 }
 
 fn items(list: &Value) -> Vec<Value> {

@@ -116,6 +116,16 @@ fn i8_a_hint_must_stand_before_its_answer_unless_the_name_was_not_known() {
     hinted(5.0, 30.0, 29.9).holds();
     hinted(5.0, 30.0, 30.5).breaks("I8", "neither was it stored");
     hinted(5.0, 4.9, 6.0).holds();
+    // A receiver that was stopped since before the recording has heard of nothing when it goes on, but soon after it has.
+    let stopped = |from: f64, to: f64| {
+        let mut sample = hinted(5.0, 30.0, 30.5);
+        sample.bounds.receivers_stopped = vec![(at(from).parse().unwrap(), at(to).parse().unwrap())];
+        sample
+    };
+    stopped(4.0, 29.9).holds();
+    stopped(4.0, 19.9).breaks("I8", "neither was it stored");
+    stopped(26.0, 29.9).breaks("I8", "neither was it stored");
+    stopped(31.0, 60.0).breaks("I8", "neither was it stored");
     hinted(5.0, 4.9, 100.0).breaks("I8", "neither was it stored");
 }
 

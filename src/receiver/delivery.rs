@@ -27,7 +27,8 @@ const PING: &str = "ping";
 pub struct Seen {
     pub id: String,
     pub type_: Option<String>,
-    pub skew_seconds: i64,
+    /// Our clock less the sender's, where the scheme tells his.
+    pub skew_seconds: Option<i64>,
     pub key_fingerprint: String,
     pub time: Timestamp,
 }
@@ -58,7 +59,7 @@ impl<P: Patch> Deliveries<P> {
             time: Some(Time(seen.time)),
             id: Some(seen.id.clone()),
             type_: seen.type_.clone(),
-            skew_seconds: Some(seen.skew_seconds),
+            skew_seconds: seen.skew_seconds,
             key_fingerprint: Some(seen.key_fingerprint.clone()),
             rejected: None,
         };
@@ -78,7 +79,8 @@ impl<P: Patch> Deliveries<P> {
         if answered || told {
             return;
         }
-        let rejected = RejectedDelivery { reason: reason.as_str().into(), time: Time(now) };
+        let rejected =
+            RejectedDelivery { reason: reason.as_str().into(), time: Time(now), observed_audience: None };
         // The rest goes along: what an apply leaves out is taken out.
         let report = LastDelivery { rejected: Some(rejected), ..last };
         known.insert(route.uid.clone(), report.clone());
@@ -236,7 +238,7 @@ mod tests {
             let seen = Seen {
                 id: "msg".into(),
                 type_: Some(type_.into()),
-                skew_seconds: 0,
+                skew_seconds: Some(0),
                 key_fingerprint: "k".into(),
                 time: at(now),
             };

@@ -20,15 +20,15 @@ use super::delivery::{Deliveries, Reported, Seen};
 use super::early::{Early, EarlyEvent};
 use super::event::{BatchEvent, Envelope};
 use super::index::{Batch, Index};
-use super::keys::{Keyring, Live};
+use super::keys::{Keyring, Keys, Live};
 use super::limits;
 use super::metrics::{EarlyOutcome, Metrics, Outcome};
 use super::patch::Patch;
 use super::quiet::RejectionLog;
 use super::routes::{Route, Routes, token_of};
 use super::serve::Standing;
-use super::signature::standard_v1::{self, Key};
-use super::signature::{Rejection, Verdict};
+use super::signature::standard_v1::Key;
+use super::signature::{self, Accepted, Rejection, Scheme};
 use super::store::{Store, Stored};
 use crate::api::batch::LastEvent;
 use crate::runtime::readiness::Readiness;
@@ -141,15 +141,19 @@ impl<P: Patch> Handler<P> {
         };
         let now = (self.clock)();
         let (route, live) = self.keys(route, &parts, &body, now)?;
-        let verdict = verify(&parts, &body, &live.keys, now).map_err(|reason| {
+        let scheme = match &live.keys {
+            Keys::StandardWebhooks(keys) => Scheme::StandardWebhooks(keys),
+            Keys::XGoogSignature(keys) => Scheme::XGoogSignature(keys),
+        };
+        let accepted = verify(scheme, &parts, &body, now, route.policy.tolerance).map_err(|reason| {
             self.deliveries.rejected(&route, reason, now);
             self.refuse(reason)
         })?;
         if let Some(standing) = parts.extensions.get::<Standing>() {
             standing.prove();
         }
-        let fingerprint = live.fingerprints.get(verdict.key).map_or("", |name| name);
-        Ok(self.accept(&route, verdict, fingerprint, &body, now).await)
+        let fingerprint = live.fingerprints.get(accepted.key).map_or("", |name| name);
+        Ok(self.accept(&route, &accepted, fingerprint, &body, now).await)
     }
 
     /// By what the request says of itself; what it is, `read` counts.
@@ -225,11 +229,12 @@ impl<P: Patch> Handler<P> {
         let Some(route) = route else {
             // The same work as for a bad signature, so that the time does not tell which routes there are. The
             // verdict must not matter, whatever it is.
-            let verdict = verify(parts, body, std::slice::from_ref(&self.dummy), now);
+            let scheme = Scheme::StandardWebhooks(std::slice::from_ref(&self.dummy));
+            let verdict = verify(scheme, parts, body, now, limits::TOLERANCE_SECONDS);
             std::hint::black_box(verdict.is_ok());
             return Err(self.refuse(Rejection::UnknownRoute));
         };
-        match self.keyring.live(&route.uid, now) {
+        match self.keyring.live(&route.uid, route.policy.scheme, now) {
             Ok(live) => Ok((route, live)),
             Err(reason) => {
                 // The registration stands and its secret is not there (yet), or is broken: nothing can be said
@@ -254,22 +259,22 @@ impl<P: Patch> Handler<P> {
     async fn accept(
         &self,
         route: &Route,
-        verdict: Verdict<'_>,
+        accepted: &Accepted<'_>,
         fingerprint: &str,
         body: &[u8],
         now: Timestamp,
     ) -> Answer {
         let envelope = Envelope::parse(body);
         let seen = Seen {
-            id: verdict.id.into(),
+            id: accepted.id.as_ref().into(),
             type_: envelope.type_().map(Into::into),
-            skew_seconds: now.as_second().saturating_sub(verdict.timestamp),
+            skew_seconds: accepted.timestamp.map(|sent| now.as_second().saturating_sub(sent)),
             key_fingerprint: fingerprint.into(),
             time: now,
         };
         let report = self.deliveries.verified(route, &seen);
         let settle = async {
-            match self.ticket(&route.uid, verdict.id).await {
+            match self.ticket(&route.uid, &accepted.id).await {
                 None => Self::settled(report, Outcome::Duplicate).await,
                 Some(ticket) => self.apply(route, ticket, &seen, envelope, report).await,
             }
@@ -403,9 +408,15 @@ impl<P: Patch> Handler<P> {
     }
 }
 
-fn verify<'a>(parts: &'a Parts, body: &[u8], keys: &[Key], now: Timestamp) -> Result<Verdict<'a>, Rejection> {
+fn verify<'a>(
+    scheme: Scheme<'_>,
+    parts: &'a Parts,
+    body: &[u8],
+    now: Timestamp,
+    tolerance: i64,
+) -> Result<Accepted<'a>, Rejection> {
     let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    standard_v1::verify(headers, body, keys, now.as_second(), limits::TOLERANCE_SECONDS)
+    signature::verify(scheme, headers, body, now.as_second(), tolerance)
 }
 
 #[cfg(test)]

@@ -31,8 +31,7 @@ pub const SECRETS: usize = 4;
 /// Length of an event type that is written to a status. The longest known one is 27 characters.
 pub const TYPE_BYTES: usize = 64;
 
-/// How far the sender's clock and ours may differ, by the Standard Webhooks text. Each retry carries a fresh
-/// time stamp, so that a slow retry is not refused for its age.
+/// How far the sender's clock and ours may differ on a route that nobody has; on others `spec.tolerance` says it.
 pub const TOLERANCE_SECONDS: i64 = 300;
 
 /// From the accepted connection to the end of its first request's headers, the TLS handshake included.

@@ -11,9 +11,13 @@ use kube::Resource;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::signature::dynamic_jwt::Expected;
 use super::watch::{Change, Lenient};
 use crate::api::GeminiWebhook;
-use crate::api::webhook::{LastDelivery, LastPing};
+use crate::api::duration::GoDuration;
+use crate::api::webhook::{
+    Jwt, LastDelivery, LastPing, RegistrationMode, SignatureScheme, default_tolerance, scheme,
+};
 
 /// Longest token that is looked up; ours have 26 characters.
 const TOKEN_BYTES: usize = 64;
@@ -26,12 +30,24 @@ pub struct Route {
     pub name: Arc<str>,
     /// A webhook of the operator's namespace serves all namespaces.
     pub in_operator_namespace: bool,
+    /// How its deliveries are proven.
+    pub policy: Policy,
     /// When the newest self-test was asked for.
     pub ping_sent: Option<Timestamp>,
     /// What was last written by a receiver, this one or another.
     pub last_delivery: Option<LastDelivery>,
     created: Option<Timestamp>,
     token: Token,
+}
+
+/// How the deliveries of a route are proven: pinned by its webhook, never negotiated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub scheme: SignatureScheme,
+    /// Seconds.
+    pub tolerance: i64,
+    /// What a token must say, with `DynamicJwt`.
+    pub jwt: Expected,
 }
 
 /// The digest of a token: a lookup by it tells nothing by its duration.
@@ -44,8 +60,9 @@ impl Route {
     }
 
     fn from_object(object: SlimWebhook, operator_namespace: &str) -> Option<Self> {
-        let SlimWebhook { metadata, status } = object;
+        let SlimWebhook { metadata, spec, status } = object;
         let status = status.0.unwrap_or_default();
+        let policy = spec.0.unwrap_or_default().policy(status.url.0);
         // Until the controller has written a path there is nothing to route, but a deletion still needs the uid.
         let token = status.path.0.as_deref().and_then(token_of).map_or([0; 32], digest);
         let namespace = metadata.namespace?;
@@ -54,6 +71,7 @@ impl Route {
             in_operator_namespace: namespace == operator_namespace,
             namespace: namespace.into(),
             name: metadata.name?.into(),
+            policy,
             ping_sent: status.last_ping.0.map(|ping| ping.sent_time.0),
             last_delivery: status.last_delivery.0,
             created: metadata.creation_timestamp.map(|time| time.0),
@@ -159,13 +177,39 @@ pub struct SlimWebhook {
     #[serde(deserialize_with = "crate::api::meta::outline")]
     metadata: ObjectMeta,
     #[serde(default)]
+    spec: Lenient<SlimSpec>,
+    #[serde(default)]
     status: Lenient<SlimStatus>,
+}
+
+/// The API server's schema holds, so that what cannot be read here was not there.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct SlimSpec {
+    mode: RegistrationMode,
+    signature: Option<SignatureScheme>,
+    tolerance: Lenient<GoDuration>,
+    jwt: Lenient<Jwt>,
+}
+
+impl SlimSpec {
+    fn policy(self, url: Option<String>) -> Policy {
+        let Jwt { audience, issuer } = self.jwt.0.unwrap_or_default();
+        let tolerance = self.tolerance.0.unwrap_or_else(default_tolerance);
+        Policy {
+            scheme: scheme(self.mode, self.signature),
+            tolerance: i64::try_from(tolerance.0.as_secs()).unwrap_or(i64::MAX),
+            // An empty audience is nobody's: a webhook without a URL has no token either.
+            jwt: Expected { audience: audience.or(url).unwrap_or_default(), issuer },
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct SlimStatus {
     path: Lenient<String>,
+    url: Lenient<String>,
     last_ping: Lenient<LastPing>,
     last_delivery: Lenient<LastDelivery>,
 }

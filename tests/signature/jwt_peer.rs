@@ -122,54 +122,29 @@ fn leeway_is_for_the_beginning_only() {
     assert!(keys.ours(&early, time) && !keys.theirs(&early));
 }
 
+/// So much good that many deliveries are good in everything.
+fn mostly(good: &[Value], bad: &[Value]) -> impl Strategy<Value = Value> + use<> {
+    prop_oneof![6 => prop::sample::select(good.to_vec()), 1 => prop::sample::select(bad.to_vec())]
+}
+
 #[test]
 fn both_judge_alike() {
     let keys = Keys::new();
-    let algorithms = prop::sample::select(vec![
-        json!("RS256"),
-        json!("RS256"),
-        json!("RS256"),
-        json!("RS512"),
-        json!("none"),
-        json!("HS256"),
-        json!("rs256"),
-        json!(1),
-        json!(null),
-    ]);
-    let kids =
-        prop::sample::select(vec![json!("k"), json!("k"), json!("k"), json!("K"), json!(""), json!(null)]);
-    let audiences = prop::sample::select(vec![
-        json!(AUDIENCE),
-        json!(AUDIENCE),
-        json!(AUDIENCE),
-        json!([AUDIENCE]),
-        json!(["x", AUDIENCE]),
-        json!([]),
-        json!("https://hooks.example.com/v1/h/token/"),
-        json!(7),
-        json!(null),
-    ]);
+    let algorithms = mostly(
+        &[json!("RS256")],
+        &[json!("RS512"), json!("none"), json!("HS256"), json!("rs256"), json!(1), json!(null)],
+    );
+    let kids = mostly(&[json!("k")], &[json!("K"), json!(""), json!(null)]);
+    let audiences = mostly(
+        &[json!(AUDIENCE), json!([AUDIENCE]), json!(["x", AUDIENCE])],
+        &[json!([]), json!("https://hooks.example.com/v1/h/token/"), json!(7), json!(null)],
+    );
     // Far from the edges: the other one asks the clock itself.
-    let ends = prop::sample::select(vec![
-        json!(600),
-        json!(600),
-        json!(600),
-        json!(-600),
-        json!(0.5),
-        json!("600"),
-        json!(null),
-    ]);
-    let starts = prop::sample::select(vec![
-        json!(null),
-        json!(null),
-        json!(-600),
-        json!(-600),
-        json!(600),
-        json!("soon"),
-    ]);
-    let critical = prop::sample::select(vec![json!(null), json!(null), json!(null), json!(["b64"])]);
+    let ends = mostly(&[json!(600), json!(0.5)], &[json!(-600), json!("600"), json!(null)]);
+    let starts = mostly(&[json!(null), json!(-600)], &[json!(600), json!("soon")]);
+    let critical = mostly(&[json!(null)], &[json!(["b64"])]);
     let changes = prop::option::weighted(0.2, (any::<prop::sample::Index>(), 1_u8..=255));
-    let tails = prop::sample::select(vec!["", "", "", "", "", "", "", "", ".", "=", ".AAAA", "AAAA"]);
+    let tails = prop_oneof![4 => Just(""), 1 => prop::sample::select(vec![".", "=", ".AAAA", "AAAA"])];
     let strategy = (algorithms, kids, audiences, ends, starts, critical, changes, tails);
     let (accepted, refused) = (Cell::new(0), Cell::new(0));
     let mut runner = TestRunner::new(Config { cases: 1500, failure_persistence: None, ..Config::default() });
@@ -204,6 +179,7 @@ fn both_judge_alike() {
         Ok(())
     });
     outcome.unwrap();
+    println!("{} accepted, {} refused", accepted.get(), refused.get());
     // Otherwise they would agree by refusing everything.
-    assert!(accepted.get() > 15 && refused.get() > 200, "{accepted:?} {refused:?}");
+    assert!(accepted.get() > 150 && refused.get() > 200, "{accepted:?} {refused:?}");
 }

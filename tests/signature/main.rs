@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod command;
+mod deliveries;
 mod jwt_peer;
+mod python_peer;
 mod standard_peer;
 #[path = "../../src/receiver/signature/vectors.rs"]
 mod vectors;

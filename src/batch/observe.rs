@@ -11,8 +11,9 @@ use super::observed::{
 use super::plan::{Needs, claim_of, newest_run};
 use super::points::{Point, around};
 use super::schedule::is_terminal;
-use crate::api::batch::{Run, Submission, WebhookMode};
-use crate::api::condition::{batch_type, is_true, webhook_type};
+use super::tracker;
+use crate::api::batch::{Run, WebhookMode};
+use crate::api::condition::{is_true, webhook_type};
 use crate::api::webhook::GeminiWebhook;
 use crate::controller::{Credentials, Error};
 use crate::gemini::{self, ApiKey, Batch, Class};
@@ -95,7 +96,7 @@ async fn gemini_side(
         let listing = match newest_run(&subject.batch) {
             Some(_) => listings.since(gemini, metrics, key, fingerprint, since).await?,
             // Nothing is to be proven, so an entry of somebody else's that cannot be read does not hold the batch.
-            None => listings.sweep(gemini, metrics, key, fingerprint, since).await?,
+            None => listings.sweep(gemini, metrics, key, fingerprint, since, Timestamp::MIN).await?,
         };
         if needs.files {
             let prefix = submit::file_prefix(subject.submit_key());
@@ -111,7 +112,8 @@ async fn gemini_side(
     if let Some(since) = needs.sweep_since {
         // A GET has told more than a listing could.
         if seen.job.is_none() {
-            sweep(subject, key, fingerprint, since, seen).await?;
+            let from = needs.sweep_from.unwrap_or(Timestamp::MIN);
+            sweep(subject, key, fingerprint, (since, from), seen).await?;
         }
         ctx.batch_memory.update(&uid, |m| m.swept = Some(Timestamp::now()));
     }
@@ -124,13 +126,13 @@ async fn sweep(
     subject: &Subject<'_>,
     key: &ApiKey,
     fingerprint: &str,
-    since: Timestamp,
+    (since, from): (Timestamp, Timestamp),
     seen: &mut Observed,
 ) -> Result<(), Error> {
     let ctx = subject.ctx;
     let run = newest_run(&subject.batch);
     let remote = run.and_then(|run| run.remote_name.as_deref());
-    let listed = match ctx.listings.sweep(&ctx.gemini, &ctx.metrics, key, fingerprint, since).await {
+    let listed = match ctx.listings.sweep(&ctx.gemini, &ctx.metrics, key, fingerprint, since, from).await {
         Ok(listing) => {
             let recorded: Vec<&str> = runs(subject).iter().filter_map(|r| r.remote_name.as_deref()).collect();
             let ours = ours(subject, &listing.jobs);
@@ -152,9 +154,12 @@ async fn sweep(
         return Ok(());
     }
     let facts = look(subject, key, fingerprint, false).await?;
-    let has_ended = matches!(&facts, JobFacts::Found(job) if job.is_terminal());
-    if has_ended && !run.is_some_and(is_terminal) && is_tracked(subject) {
-        ctx.metrics.sweep_rescues.inc();
+    if let JobFacts::Found(job) = &facts
+        && job.is_terminal()
+        && !run.is_some_and(is_terminal)
+    {
+        let found = tracker::found(subject, job, Timestamp::now());
+        ctx.batch_memory.update(&subject.uid(), |m| m.found = found);
     }
     seen.job = Some(facts);
     Ok(())
@@ -167,11 +172,6 @@ fn is_other_key(subject: &Subject<'_>, fingerprint: &str) -> bool {
 
 fn runs<'a>(subject: &'a Subject<'_>) -> &'a [Run] {
     subject.batch.status.as_ref().map_or(&[], |status| &status.runs)
-}
-
-/// Whether a webhook should have told what the sweep has found.
-fn is_tracked(subject: &Subject<'_>) -> bool {
-    subject.batch.status.as_ref().is_some_and(|s| is_true(&s.conditions, batch_type::WEBHOOK_TRACKED))
 }
 
 /// One GET of the recorded job.
@@ -370,16 +370,9 @@ fn tracking(subject: &Subject<'_>, fingerprint: Option<&str>) -> Tracking {
     if choice.mode == WebhookMode::None {
         return Tracking::SweepOnly("spec.webhook.mode is None".into());
     }
-    // The key of the job, and the one of today: whichever of the two the webhook was last seen with, it is of the
-    // project that the job's event comes from. In a rotation the webhook follows a little later.
-    let submitted = newest_run(&subject.batch).filter(|run| run.submission == Submission::Recorded);
-    let keys = [fingerprint, submitted.map(|run| run.key_fingerprint.as_str())];
-    let (own, operators) = (subject.namespace(), subject.ctx.operator_namespace.as_str());
-    let webhooks = subject.ctx.webhooks();
-    let near = |w: &&GeminiWebhook| [Some(own), Some(operators)].contains(&w.metadata.namespace.as_deref());
-    let named = |w: &&GeminiWebhook| choice.name.is_none() || choice.name == w.metadata.name;
-    let candidates: Vec<&GeminiWebhook> =
-        webhooks.iter().filter_map(|w| w.0.as_ref().ok()).filter(near).filter(named).collect();
+    let keys = tracker::keys(subject, fingerprint);
+    let candidates = tracker::candidates(subject);
+    let candidates: Vec<&GeminiWebhook> = candidates.iter().filter_map(tracker::Candidate::webhook).collect();
     let usable = candidates.iter().filter(|w| {
         w.status.as_ref().is_some_and(|s| {
             let key = s.key_fingerprint.as_deref();

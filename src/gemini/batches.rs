@@ -123,15 +123,12 @@ impl BatchListing {
     fn take(&mut self, operations: &[Box<RawValue>], from: Timestamp) -> bool {
         let mut is_older = !operations.is_empty();
         for raw in operations {
-            match parse_operation(raw.get().as_bytes()) {
-                Ok(batch) => {
-                    is_older &= batch.create_time.is_some_and(|created| created < from);
-                    self.batches.push(batch);
-                }
-                Err(_) => {
-                    is_older = false;
-                    self.unreadable += 1;
-                }
+            if let Ok(batch) = parse_operation(raw.get().as_bytes()) {
+                is_older &= batch.create_time.is_some_and(|created| created < from);
+                self.batches.push(batch);
+            } else {
+                is_older = false;
+                self.unreadable += 1;
             }
         }
         is_older

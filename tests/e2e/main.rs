@@ -23,6 +23,7 @@ mod orphans;
 mod outcomes;
 mod receivers;
 mod recovery;
+mod rescues;
 mod restore;
 mod sender;
 mod sweep;

@@ -31,6 +31,8 @@ pub struct Memory {
     pub unconfirmed: usize,
     /// When a sweep last covered this batch.
     pub swept: Option<Timestamp>,
+    /// An end that a sweep was the first to see, and that is still to be judged. Forgotten in a restart it is not counted.
+    pub found: Option<Found>,
     /// The provider's own word on when to try again.
     pub retry_at: Option<Timestamp>,
     /// A cancel request was answered.
@@ -49,6 +51,19 @@ pub struct Memory {
     pub source_failures: u32,
     /// Generation of the spec whose sink cannot hold the results.
     pub too_large: Option<i64>,
+}
+
+/// An end that a sweep was the first to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The job.
+    pub remote: String,
+    /// When it ended, as Gemini says.
+    pub ended: Timestamp,
+    /// When the sweep saw it.
+    pub seen: Timestamp,
+    /// Uid of the webhook that should have told.
+    pub webhook: String,
 }
 
 /// A pause that wakes by our own writes do not end.

@@ -10,14 +10,17 @@ mod gone;
 mod memory;
 mod observe;
 mod observed;
+mod pace;
 mod plan;
 pub mod points;
 mod post;
+mod quiet;
 mod record;
 mod schedule;
 mod submission;
 #[cfg(test)]
 mod tests;
+mod tracker;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,6 +65,11 @@ async fn turn(batch: Arc<Guarded<GeminiBatch>>, ctx: Arc<Context>) -> Result<Act
     let name = meta.name.as_deref().unwrap_or_default();
     let uid = meta.uid.clone().unwrap_or_default();
     let api: Api<GeminiBatch> = Api::namespaced(ctx.writer.clone(), namespace);
+    if let Ok(cached) = &batch.0
+        && let Some(next) = quiet::sweep(&ctx, &api, cached).await
+    {
+        return Ok(next.action().unwrap_or_else(Action::await_change));
+    }
     // The cache may be older than our own last write: what decides about money is read live.
     let live: Api<Guarded<GeminiBatch>> = Api::namespaced(ctx.writer.clone(), namespace);
     let batch = match live.get_opt(name).await? {
@@ -90,7 +98,8 @@ async fn turn(batch: Arc<Guarded<GeminiBatch>>, ctx: Arc<Context>) -> Result<Act
             ctx.batch_memory.update(&uid, |m| m.rest = schedule::rest(batch, error, m.failures, timing, now));
         }
     }
-    result
+    let next = tracker::judge(&subject, result?).await;
+    Ok(next.action().unwrap_or_else(Action::await_change))
 }
 
 /// An object that cannot be read: left alone, or let go by its metadata.
@@ -111,18 +120,18 @@ async fn skip(
     Ok(Action::await_change())
 }
 
-async fn passes(subject: &mut Subject<'_>) -> Result<Action, Error> {
+async fn passes(subject: &mut Subject<'_>) -> Result<Next, Error> {
     for _ in 0..MAX_PASSES {
         let next = if subject.batch.metadata.deletion_timestamp.is_some() {
             cleanup::pass(subject).await?
         } else {
             pass(subject).await?
         };
-        if let Some(action) = next.action() {
-            return Ok(action);
+        if next != Next::Now {
+            return Ok(next);
         }
     }
-    Ok(Action::requeue(Duration::from_secs(1)))
+    Ok(Next::After(Duration::from_secs(1)))
 }
 
 async fn pass(subject: &mut Subject<'_>) -> Result<Next, Error> {
@@ -134,6 +143,8 @@ async fn pass(subject: &mut Subject<'_>) -> Result<Next, Error> {
     let env = subject.env(now, &nonce);
     let needs = plan::needs(&subject.batch, &ctx.batch_memory.get(&uid), &env);
     let (seen, found) = observe::observe(subject, &needs).await?;
+    // What the pass itself has found may have changed how often the sweep passes.
+    let env = subject.env(now, &nonce);
     let Plan { status, step, next } = plan::plan(&subject.batch, &seen, &ctx.batch_memory.get(&uid), &env);
     if let Step::Post { nonce } = step {
         let Some(key) = found.key else { return Ok(Next::Now) };
@@ -178,6 +189,7 @@ impl Subject<'_> {
             nonce,
             holder: &ctx.holder,
             uptime: ctx.uptime(),
+            pace: tracker::pace(self, now),
         }
     }
 

@@ -11,8 +11,9 @@ use super::observed::{
 use super::plan::{Needs, claim_of, newest_run};
 use super::points::{Point, around};
 use super::schedule::is_terminal;
-use crate::api::batch::{Run, Submission, WebhookMode};
-use crate::api::condition::{batch_type, is_true, webhook_type};
+use super::tracker;
+use crate::api::batch::{Run, WebhookMode};
+use crate::api::condition::{is_true, webhook_type};
 use crate::api::webhook::GeminiWebhook;
 use crate::controller::{Credentials, Error};
 use crate::gemini::{self, ApiKey, Batch, Class};
@@ -95,7 +96,7 @@ async fn gemini_side(
         let listing = match newest_run(&subject.batch) {
             Some(_) => listings.since(gemini, metrics, key, fingerprint, since).await?,
             // Nothing is to be proven, so an entry of somebody else's that cannot be read does not hold the batch.
-            None => listings.sweep(gemini, metrics, key, fingerprint, since).await?,
+            None => listings.sweep(gemini, metrics, key, fingerprint, since, Timestamp::MIN).await?,
         };
         if needs.files {
             let prefix = submit::file_prefix(subject.submit_key());
@@ -111,7 +112,8 @@ async fn gemini_side(
     if let Some(since) = needs.sweep_since {
         // A GET has told more than a listing could.
         if seen.job.is_none() {
-            sweep(subject, key, fingerprint, since, seen).await?;
+            let from = needs.sweep_from.unwrap_or(Timestamp::MIN);
+            sweep(subject, key, fingerprint, (since, from), seen).await?;
         }
         ctx.batch_memory.update(&uid, |m| m.swept = Some(Timestamp::now()));
     }
@@ -124,18 +126,16 @@ async fn sweep(
     subject: &Subject<'_>,
     key: &ApiKey,
     fingerprint: &str,
-    since: Timestamp,
+    (since, from): (Timestamp, Timestamp),
     seen: &mut Observed,
 ) -> Result<(), Error> {
     let ctx = subject.ctx;
     let run = newest_run(&subject.batch);
-    let remote = run.and_then(|run| run.remote_name.as_deref());
-    let listed = match ctx.listings.sweep(&ctx.gemini, &ctx.metrics, key, fingerprint, since).await {
+    let listed = match ctx.listings.sweep(&ctx.gemini, &ctx.metrics, key, fingerprint, since, from).await {
         Ok(listing) => {
-            let recorded: Vec<&str> = runs(subject).iter().filter_map(|r| r.remote_name.as_deref()).collect();
-            let ours = ours(subject, &listing.jobs);
-            seen.duplicates = submit::duplicates(&ours, &recorded).into_iter().map(str::to_owned).collect();
-            listing.jobs.iter().find(|j| Some(j.name.as_str()) == remote).cloned()
+            let (listed, duplicates) = in_listing(subject, &listing.jobs);
+            seen.duplicates = duplicates;
+            listed
         }
         // A GET would be told the same, once for each batch.
         Err(e) if matches!(e.class, Class::Auth | Class::RateLimited(_)) => return Err(e.into()),
@@ -152,12 +152,43 @@ async fn sweep(
         return Ok(());
     }
     let facts = look(subject, key, fingerprint, false).await?;
-    let has_ended = matches!(&facts, JobFacts::Found(job) if job.is_terminal());
-    if has_ended && !run.is_some_and(is_terminal) && is_tracked(subject) {
-        ctx.metrics.sweep_rescues.inc();
+    if let JobFacts::Found(job) = &facts
+        && job.is_terminal()
+        && !run.is_some_and(is_terminal)
+    {
+        let found = tracker::found(subject, job, Timestamp::now());
+        ctx.batch_memory.update(&subject.uid(), |m| m.found = found);
     }
     seen.job = Some(facts);
     Ok(())
+}
+
+/// What a sweep shows of a job that has not ended; `None`: it shows anything else, or cannot be had.
+pub async fn quiet(subject: &Subject<'_>, needs: &Needs) -> Option<Observed> {
+    let ctx = subject.ctx;
+    let (since, from) = (needs.sweep_since?, needs.sweep_from?);
+    let reference = &subject.batch.spec.api_key_secret_ref;
+    let (credentials, key) = ctx.credentials.get(subject.namespace(), reference).await.ok()?.split();
+    let (Credentials::Ready { fingerprint }, Some(key)) = (&credentials, key) else { return None };
+    let listing = ctx.listings.sweep(&ctx.gemini, &ctx.metrics, &key, fingerprint, since, from).await.ok()?;
+    let (listed, duplicates) = in_listing(subject, &listing.jobs);
+    let job = listed.filter(|job| !job.is_terminal() && duplicates.is_empty())?;
+    let tracking = Some(tracking(subject, Some(fingerprint)));
+    Some(Observed {
+        credentials: Some(credentials),
+        listed: Some(Box::new(job)),
+        tracking,
+        ..Observed::default()
+    })
+}
+
+/// The recorded job in a listing, and those of this batch that are one too many.
+fn in_listing(subject: &Subject<'_>, jobs: &[Batch]) -> (Option<Batch>, Vec<String>) {
+    let remote = newest_run(&subject.batch).and_then(|run| run.remote_name.as_deref());
+    let recorded: Vec<&str> = runs(subject).iter().filter_map(|r| r.remote_name.as_deref()).collect();
+    let duplicates =
+        submit::duplicates(&ours(subject, jobs), &recorded).into_iter().map(str::to_owned).collect();
+    (jobs.iter().find(|job| Some(job.name.as_str()) == remote).cloned(), duplicates)
 }
 
 /// Whether the newest run was submitted with another key than this one.
@@ -167,11 +198,6 @@ fn is_other_key(subject: &Subject<'_>, fingerprint: &str) -> bool {
 
 fn runs<'a>(subject: &'a Subject<'_>) -> &'a [Run] {
     subject.batch.status.as_ref().map_or(&[], |status| &status.runs)
-}
-
-/// Whether a webhook should have told what the sweep has found.
-fn is_tracked(subject: &Subject<'_>) -> bool {
-    subject.batch.status.as_ref().is_some_and(|s| is_true(&s.conditions, batch_type::WEBHOOK_TRACKED))
 }
 
 /// One GET of the recorded job.
@@ -370,16 +396,9 @@ fn tracking(subject: &Subject<'_>, fingerprint: Option<&str>) -> Tracking {
     if choice.mode == WebhookMode::None {
         return Tracking::SweepOnly("spec.webhook.mode is None".into());
     }
-    // The key of the job, and the one of today: whichever of the two the webhook was last seen with, it is of the
-    // project that the job's event comes from. In a rotation the webhook follows a little later.
-    let submitted = newest_run(&subject.batch).filter(|run| run.submission == Submission::Recorded);
-    let keys = [fingerprint, submitted.map(|run| run.key_fingerprint.as_str())];
-    let (own, operators) = (subject.namespace(), subject.ctx.operator_namespace.as_str());
-    let webhooks = subject.ctx.webhooks();
-    let near = |w: &&GeminiWebhook| [Some(own), Some(operators)].contains(&w.metadata.namespace.as_deref());
-    let named = |w: &&GeminiWebhook| choice.name.is_none() || choice.name == w.metadata.name;
-    let candidates: Vec<&GeminiWebhook> =
-        webhooks.iter().filter_map(|w| w.0.as_ref().ok()).filter(near).filter(named).collect();
+    let keys = tracker::keys(subject, fingerprint);
+    let candidates = tracker::candidates(subject);
+    let candidates: Vec<&GeminiWebhook> = candidates.iter().filter_map(tracker::Candidate::webhook).collect();
     let usable = candidates.iter().filter(|w| {
         w.status.as_ref().is_some_and(|s| {
             let key = s.key_fingerprint.as_deref();

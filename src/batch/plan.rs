@@ -14,7 +14,7 @@ use super::memory::Memory;
 use super::observed::{JobFacts, Observed, Tracking};
 use super::record::is_refused;
 use super::schedule::{
-    doubt_listing_due, duplicates_watch, ended, is_terminal, look, past_since, pause_left,
+    doubt_listing_due, duplicates_watch, ended, is_terminal, look, oldest, past_since, pause_left,
     proof_listing_since, rested, sweep_due, tracking,
 };
 use super::submission::{has_lost_input, is_restored, restored_run, submission};
@@ -41,6 +41,8 @@ pub struct Env<'a> {
     pub holder: &'a str,
     /// Since this process began, by a clock that does not jump.
     pub uptime: Duration,
+    /// From one sweep to the next, by the health of the webhook that tracks the batch.
+    pub pace: Duration,
 }
 
 /// The decision.
@@ -98,6 +100,8 @@ pub struct Needs {
     pub files: bool,
     /// A listing of that age is enough to see whether the recorded job has ended.
     pub sweep_since: Option<Timestamp>,
+    /// How far back it has to go.
+    pub sweep_from: Option<Timestamp>,
     pub job: bool,
     /// The job is known to have ended: another look is needed only if the key is not the one it was submitted with.
     pub ended: bool,
@@ -128,7 +132,8 @@ pub fn needs(batch: &GeminiBatch, memory: &Memory, env: &Env<'_>) -> Needs {
         let sweep_since = duplicates_watch(status, env)
             .and_then(|_| sweep_due(status, memory, env))
             .filter(|tick| *tick <= env.now);
-        return Needs { credentials: sweep_since.is_some(), sweep_since, ..Needs::default() };
+        let sweep_from = sweep_since.map(|_| oldest(status, None, env));
+        return Needs { credentials: sweep_since.is_some(), sweep_since, sweep_from, ..Needs::default() };
     }
     match run(status) {
         None => {
@@ -169,6 +174,7 @@ pub fn needs(batch: &GeminiBatch, memory: &Memory, env: &Env<'_>) -> Needs {
                     ended,
                     for_event: look.for_event,
                     sweep_since,
+                    sweep_from: sweep_since.map(|_| oldest(status, memory.job.as_ref(), env)),
                     tracking: true,
                     ..Needs::default()
                 }

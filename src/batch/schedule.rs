@@ -13,6 +13,9 @@ use crate::controller::{Error, after, until};
 use crate::gemini;
 use crate::submit::Timing;
 
+/// How far Gemini's clock may be behind ours.
+const CLOCKS_APART: Duration = Duration::from_mins(5);
+
 /// When to GET the job.
 pub struct Look {
     pub due: bool,
@@ -60,15 +63,27 @@ pub fn look(
     best.unwrap_or(Look { due: false, for_event: false, at: None })
 }
 
-/// Sweeps of one key fall on common ticks, so that one listing serves all its batches.
+/// Sweeps of one key fall on common ticks, so that one listing serves all its batches. One that no webhook tracks is never
+/// swept more rarely than that asks for.
 pub fn sweep_due(status: &GeminiBatchStatus, memory: &Memory, env: &Env<'_>) -> Option<Timestamp> {
     let tracked = tracking(status) == Some(true);
-    let interval = if tracked { env.timing.sweep_tracked } else { env.timing.sweep_bare };
+    let interval = if tracked { env.pace } else { env.pace.min(env.timing.sweep_bare) };
     let step = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
     let begun = status.submitted_time.as_ref().or(status.start_time.as_ref());
     let last = memory.swept.or(begun.map(|t| t.0))?;
     let tick = last.as_millisecond().div_euclid(step).saturating_add(1).saturating_mul(step);
     Timestamp::from_millisecond(tick).ok()
+}
+
+/// Since when a job may have been created that a sweep for this batch looks for; the rest of the listing is not read. A job
+/// that was adopted may be older than the attempt that it belongs to, and one that is one too many of any age.
+pub fn oldest(status: &GeminiBatchStatus, job: Option<&gemini::Batch>, env: &Env<'_>) -> Timestamp {
+    if duplicates_watch(status, env).is_some() {
+        return Timestamp::MIN;
+    }
+    let intended = status.runs.iter().map(|run| run.intent_time.0);
+    let created = intended.chain(job.and_then(|job| job.create_time)).min();
+    created.map_or(Timestamp::MIN, |created| before(created, CLOCKS_APART))
 }
 
 /// When the next complete listing for a doubtful attempt is due: at once when the doubt is new to this process, then

@@ -4,6 +4,7 @@ mod deliver;
 mod doubt;
 mod past;
 mod remote;
+mod sweep;
 
 use std::time::Duration;
 
@@ -52,6 +53,7 @@ impl World {
             nonce: "nonce",
             holder: "test/1",
             uptime: UPTIME,
+            pace: self.timing.sweep_tracked,
         }
     }
 

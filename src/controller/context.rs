@@ -14,6 +14,7 @@ use super::gate::Gates;
 use super::listings::Listings;
 use super::metrics::Metrics;
 use super::orphans;
+use super::rescues::Rescues;
 use super::unreadable::Guarded;
 use crate::api::GeminiWebhook;
 use crate::gemini::Gemini;
@@ -36,6 +37,8 @@ pub struct Context {
     pub gates: Gates,
     /// One for each watch: a store holds what one watch has shown, and nothing else.
     pub webhooks: Vec<Store<Guarded<GeminiWebhook>>>,
+    /// Deliveries that were seen to be lost.
+    pub rescues: Rescues,
     pub metrics: Metrics,
     pub orphans: orphans::Lock,
     /// Tasks that must end before the process may: a POST and its record.

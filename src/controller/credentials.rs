@@ -156,6 +156,12 @@ impl KeyCache {
         Credentials::Refused(message)
     }
 
+    /// Fingerprint of the key as it was last seen.
+    pub fn last_fingerprint(&self, namespace: &str, reference: &SecretKeyRef) -> Option<String> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.get(&place(namespace, reference)).map(|entry| entry.fingerprint.clone())
+    }
+
     /// The key as it was last seen, for a deletion that outlives its Secret.
     pub fn last_known(&self, namespace: &str, reference: &SecretKeyRef) -> Option<ApiKey> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);

@@ -41,10 +41,10 @@ impl Metrics {
             "Jobs that were one too many for their batch; they were cancelled and deleted",
             self.duplicate_jobs.clone(),
         );
-        r.register("sweeps", "Complete listings of a key's jobs", self.sweeps.clone());
+        r.register("sweeps", "Listings of a key's jobs", self.sweeps.clone());
         r.register(
             "sweep_rescues",
-            "Terminal states first seen by a sweep of a batch that a webhook tracks",
+            "Ends of jobs that a sweep found, and that no delivery had told two minutes after",
             self.sweep_rescues.clone(),
         );
         r.register(

@@ -1,5 +1,6 @@
 //! The controller process: both controllers, the admin port, and an orderly end.
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use futures::{Stream, StreamExt, stream};
 use kube::runtime::controller::{Action, Config as ControllerConfig, applier};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
@@ -27,8 +28,10 @@ use super::identity::{self, IDENTITY_SECRET};
 use super::listings::Listings;
 use super::metrics::{Metrics, ReconcileLabels};
 use super::orphans;
+use super::rescues::Rescues;
 use super::turns::in_turn;
 use super::unreadable::Guarded;
+use crate::api::condition::{is_true, webhook_type};
 use crate::api::{GeminiBatch, GeminiWebhook};
 use crate::gemini::Gemini;
 use crate::runtime::listen::{self, Announcement, announce};
@@ -145,6 +148,7 @@ pub async fn run(
         gates: Gates::default(),
         started: Instant::now(),
         webhooks: webhooks.clone(),
+        rescues: Rescues::default(),
         metrics,
         orphans: orphans::Lock::default(),
         tasks: TaskTracker::new(),
@@ -157,7 +161,7 @@ pub async fn run(
         apis::<GeminiWebhook>(&client, &places.of_webhooks)
             .into_iter()
             .zip(webhook_writers)
-            .map(|(api, writer)| Box::pin(cache(api, writer, ctx.timing.relist))),
+            .map(|(api, writer)| Box::pin(cache(api, writer, Arc::clone(&ctx)))),
     );
     let ready = async {
         for (store, gate) in webhooks.iter().zip(webhook_gates) {
@@ -228,10 +232,33 @@ fn gates(readiness: &Readiness, kind: &str, places: &[String]) -> Vec<readiness:
     places.iter().map(|place| readiness.gate(&format!("cache of {kind} in {place}"))).collect()
 }
 
-/// Follows the webhooks of one place for ever.
-async fn cache(api: Api<Guarded<GeminiWebhook>>, writer: Writer<Guarded<GeminiWebhook>>, relist: Duration) {
-    let watch = relisted(api, watch_config(), relist).default_backoff();
-    watch.reflect(writer).touched_objects().for_each(|_| futures::future::ready(())).await;
+/// Follows the webhooks of one place for ever. When one of them is not ready any more, the batches that rely on it must
+/// not wait for the sweep of a healthy one.
+async fn cache(api: Api<Guarded<GeminiWebhook>>, writer: Writer<Guarded<GeminiWebhook>>, ctx: Arc<Context>) {
+    let watch = relisted(api, watch_config(), ctx.timing.relist).default_backoff();
+    let mut ready = HashSet::new();
+    watch
+        .reflect(writer)
+        .touched_objects()
+        .for_each(|touched| {
+            let webhook = touched.as_ref().ok().and_then(|webhook| webhook.0.as_ref().ok());
+            if webhook.is_some_and(|webhook| has_fallen(&mut ready, webhook)) {
+                ctx.rescues.batches_differ();
+            }
+            futures::future::ready(())
+        })
+        .await;
+}
+
+/// Whether a webhook that was ready is not any more; `ready` are the uids of those that were.
+fn has_fallen(ready: &mut HashSet<String>, webhook: &GeminiWebhook) -> bool {
+    let uid = webhook.metadata.uid.clone().unwrap_or_default();
+    let conditions = webhook.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    if webhook.metadata.deletion_timestamp.is_none() && is_true(conditions, webhook_type::READY) {
+        ready.insert(uid);
+        return false;
+    }
+    ready.remove(&uid)
 }
 
 /// One API for each namespace, or one for all.
@@ -268,8 +295,11 @@ async fn run_batches(api: Api<Guarded<GeminiBatch>>, ctx: Arc<Context>, gate: re
             retry(&ctx, error, failures)
         },
         Arc::clone(&ctx),
-        store,
-        queue(api, writer, ctx.timing.relist),
+        store.clone(),
+        stream::select(
+            queue(api, writer, ctx.timing.relist),
+            woken(ctx.rescues.for_batches(), store, is_open),
+        ),
         ControllerConfig::default(),
     )
     .for_each(|result| {
@@ -281,6 +311,10 @@ async fn run_batches(api: Api<Guarded<GeminiBatch>>, ctx: Arc<Context>, gate: re
 
 async fn run_webhooks(api: Api<Guarded<GeminiWebhook>>, ctx: Arc<Context>) {
     let (store, writer) = reflector::store();
+    let rescued = Arc::clone(&ctx);
+    let is_rescued = move |webhook: &GeminiWebhook| {
+        webhook.metadata.uid.as_deref().is_some_and(|uid| rescued.rescues.last(uid).is_some())
+    };
     applier(
         in_turn(store.clone(), webhook::reconcile),
         |object: Arc<Guarded<GeminiWebhook>>, error, ctx: Arc<Context>| {
@@ -292,8 +326,11 @@ async fn run_webhooks(api: Api<Guarded<GeminiWebhook>>, ctx: Arc<Context>) {
             retry(&ctx, error, failures)
         },
         Arc::clone(&ctx),
-        store,
-        queue(api, writer, ctx.timing.relist),
+        store.clone(),
+        stream::select(
+            queue(api, writer, ctx.timing.relist),
+            woken(ctx.rescues.for_webhooks(), store, is_rescued),
+        ),
         ControllerConfig::default(),
     )
     .for_each(|result| {
@@ -319,6 +356,27 @@ where
             Err(error) => vec![Err(error)],
         })
     })
+}
+
+/// The objects of `store` that `concerns` is true of, with each item of `calls`.
+fn woken<K>(
+    calls: impl Stream<Item = ()> + Send,
+    store: Store<Guarded<K>>,
+    concerns: impl Fn(&K) -> bool + Send,
+) -> impl Stream<Item = watcher::Result<ObjectRef<Guarded<K>>>> + Send
+where
+    Guarded<K>: kube::Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+{
+    calls.flat_map(move |()| {
+        let all = store.state().into_iter();
+        let concerned = all.filter(|object| object.0.as_ref().is_ok_and(&concerns));
+        stream::iter(concerned.map(|object| Ok(ObjectRef::from_obj(&*object))).collect::<Vec<_>>())
+    })
+}
+
+/// Whether a sweep is waited for.
+fn is_open(batch: &GeminiBatch) -> bool {
+    !batch.is_finished() && batch.status.as_ref().is_some_and(|status| !status.runs.is_empty())
 }
 
 /// Pause before the next try: at once after a conflict, else doubling, and never sooner than the other side asks.

@@ -114,6 +114,25 @@ pub struct BatchListing {
     /// Entries that could not be read (no usable name). A listing with such an entry is not complete: it must not
     /// serve as proof that a job does not exist.
     pub unreadable: usize,
+    /// Jobs that were created before this may be missing; `None`: none is.
+    pub reaches: Option<Timestamp>,
+}
+
+impl BatchListing {
+    /// Takes in a page; whether all that it holds is older than `from`, as far as it says.
+    fn take(&mut self, operations: &[Box<RawValue>], from: Timestamp) -> bool {
+        let mut is_older = !operations.is_empty();
+        for raw in operations {
+            if let Ok(batch) = parse_operation(raw.get().as_bytes()) {
+                is_older &= batch.create_time.is_some_and(|created| created < from);
+                self.batches.push(batch);
+            } else {
+                is_older = false;
+                self.unreadable += 1;
+            }
+        }
+        is_older
+    }
 }
 
 /// A model.
@@ -283,6 +302,16 @@ impl Gemini {
     /// All jobs of the key's project, over all pages. An error on any page voids the whole; a page that is too large
     /// because of other people's inline answers is asked for again in smaller ones.
     pub async fn list_batches(&self, key: &ApiKey) -> Result<BatchListing, Error> {
+        self.list_batches_since(key, None).await
+    }
+
+    /// The same, but not beyond a page on which all jobs were created before `from`: the newest come first. That order is
+    /// what Gemini shows and nowhere promises, so what is missing in such a listing proves nothing.
+    pub async fn list_batches_since(
+        &self,
+        key: &ApiKey,
+        from: Option<Timestamp>,
+    ) -> Result<BatchListing, Error> {
         let (mut all, mut token) = (BatchListing::default(), None::<String>);
         let mut sizes = PAGE_SIZES.iter().peekable();
         for _ in 0..MAX_PAGES {
@@ -294,12 +323,13 @@ impl Gemini {
                 }
                 other => other?,
             };
-            let before = all.batches.len();
-            all.batches
-                .extend(list.operations.iter().filter_map(|raw| parse_operation(raw.get().as_bytes()).ok()));
-            all.unreadable += list.operations.len() - (all.batches.len() - before);
+            let is_older = all.take(&list.operations, from.unwrap_or(Timestamp::MIN));
             token = list.next_page_token.filter(|t| !t.is_empty());
             if token.is_none() {
+                return Ok(all);
+            }
+            if is_older {
+                all.reaches = from;
                 return Ok(all);
             }
         }

@@ -22,6 +22,12 @@ pub struct Timing {
     pub sweep_tracked: Duration,
     /// Sweep of a key without a healthy webhook.
     pub sweep_bare: Duration,
+    /// Sweep of a key whose webhook was seen to lose deliveries.
+    pub sweep_rescuing: Duration,
+    /// A job whose end no delivery has told after this long is one that the sweep had to find.
+    pub rescue_after: Duration,
+    /// A webhook is not healthy for so long after the last such job.
+    pub rescue_memory: Duration,
     /// An event costs at most one GET per job in this time.
     pub look_spacing: Duration,
     /// An event claims an end that the GET does not show: when to look again.
@@ -77,6 +83,9 @@ impl Timing {
             listing_spacing: mins(5),
             sweep_tracked: mins(10),
             sweep_bare: mins(1),
+            sweep_rescuing: secs(30),
+            rescue_after: mins(2),
+            rescue_memory: mins(30),
             look_spacing: secs(30),
             look_again: [secs(30), mins(1), mins(2), mins(5)],
             duplicates_watch: Duration::from_hours(72),
@@ -114,6 +123,9 @@ impl Timing {
             listing_spacing: d(p.listing_spacing),
             sweep_tracked: d(p.sweep_tracked),
             sweep_bare: d(p.sweep_bare),
+            sweep_rescuing: d(p.sweep_rescuing),
+            rescue_after: d(p.rescue_after),
+            rescue_memory: d(p.rescue_memory),
             look_spacing: d(p.look_spacing),
             look_again: p.look_again.map(d),
             duplicates_watch: d(p.duplicates_watch),
@@ -135,6 +147,12 @@ impl Timing {
             ping_pause_max: d(p.ping_pause_max),
             divisor,
         }
+    }
+
+    /// Between two self-tests of a webhook; never so short that one would begin before the one before has failed. Its times
+    /// are kept in whole seconds, hence the two.
+    pub fn self_test(&self, asked: Duration) -> Duration {
+        (asked / self.divisor).max(self.ping_timeout.saturating_add(Duration::from_secs(2)))
     }
 
     /// Pause before try number `failures + 1`: doubling, capped.

@@ -131,6 +131,20 @@ pub fn look_at(
     })
 }
 
+/// When the registration must be looked at because a delivery was lost: Gemini may have disabled it long before the next
+/// self-test would show that. Each loss is worth a look, many of them at once one; and as long as the webhook is not
+/// healthy, another one now and then.
+pub fn rescue_look_at(memory: &Memory, env: &Env<'_>) -> Option<Timestamp> {
+    let (rescued, listed) = (env.rescued?, memory.listed?);
+    if listed < rescued {
+        return Some(after(listed, env.timing.ping_pause).max(rescued));
+    }
+    let end = after(rescued, env.timing.rescue_memory);
+    let age = until(listed, rescued);
+    let again = after(listed, age.clamp(env.timing.ping_pause, env.timing.ping_pause_max));
+    (env.now < end && again < end).then_some(again)
+}
+
 /// When a registration may be enabled once more: after pauses that double, at most 24 times in a day.
 fn reenable_at(status: &GeminiWebhookStatus, env: &Env<'_>) -> Timestamp {
     let day = DAY / env.timing.divisor;

@@ -52,6 +52,7 @@ async fn turn(webhook: Arc<Guarded<GeminiWebhook>>, ctx: Arc<Context>) -> Result
         Some(Guarded(Err(invalid))) => return skip(&ctx, &api, &namespace, &invalid).await,
         None => {
             ctx.webhook_memory.forget(&uid);
+            ctx.rescues.forget(&uid);
             return Ok(Action::await_change());
         }
     };
@@ -108,7 +109,8 @@ async fn skip(
 async fn pass(ctx: &Context, api: &Api<GeminiWebhook>, current: &mut GeminiWebhook) -> Result<Next, Error> {
     let uid = current.metadata.uid.clone().unwrap_or_default();
     let token = act::token()?;
-    let env = Env { timing: &ctx.timing, now: Timestamp::now(), token: &token };
+    let env =
+        Env { timing: &ctx.timing, now: Timestamp::now(), token: &token, rescued: ctx.rescues.last(&uid) };
     let (seen, key) = observe::observe(ctx, current, &env).await?;
     let before = current.status.as_ref().and_then(|s| s.last_ping.clone());
     // The first of its kind, or a routine one: nothing has failed.

@@ -68,6 +68,8 @@ pub struct Env<'a> {
     pub now: Timestamp,
     /// 128 fresh random bits in base32, used if the route has no token yet.
     pub token: &'a str,
+    /// When a delivery of this webhook was last seen to be lost.
+    pub rescued: Option<Timestamp>,
 }
 
 /// One side effect.
@@ -152,6 +154,7 @@ pub fn needs_listing(webhook: &GeminiWebhook, fingerprint: &str, memory: &Memory
         || due(settled)
         || due(self_test_at(webhook, status, None, env))
         || health::look_at(webhook, status, memory, env).is_some_and(|at| at <= env.now)
+        || health::rescue_look_at(memory, env).is_some_and(|at| at <= env.now)
         || ping_again_at(status, memory, env).is_some_and(|at| at <= env.now)
 }
 
@@ -246,6 +249,7 @@ pub fn plan(webhook: &GeminiWebhook, seen: &Observed, memory: &Memory, env: &Env
             at => (at, true),
         };
         planned.next = if busy { planned.next.or_at(waits, env.now) } else { Next::Now };
+        planned.next = planned.next.or_at(health::rescue_look_at(memory, env), env.now);
     }
     planned
 }

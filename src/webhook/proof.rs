@@ -161,10 +161,9 @@ pub fn self_test_at(
     Some(after(ping.sent_time.0, interval).min(next.unwrap_or(Timestamp::MAX)))
 }
 
-/// Between two self-tests; never so short that one would begin before the one before has failed.
+/// Between two self-tests.
 pub fn self_test_interval(webhook: &GeminiWebhook, env: &Env<'_>) -> Duration {
-    let divided = webhook.spec.self_test.interval.0 / env.timing.divisor;
-    divided.max(env.timing.ping_timeout + FRACTION + FRACTION)
+    env.timing.self_test(webhook.spec.self_test.interval.0)
 }
 
 /// A delivery that was refused since this ping.

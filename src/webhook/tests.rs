@@ -3,6 +3,7 @@
 mod health;
 mod properties;
 mod renewal;
+mod rescues;
 mod rotation;
 mod self_test;
 
@@ -45,7 +46,7 @@ impl World {
     }
 
     fn at(&self, now: Timestamp) -> Env<'_> {
-        Env { timing: &self.timing, now, token: "token" }
+        Env { timing: &self.timing, now, token: "token", rescued: None }
     }
 
     fn plan(&self, webhook: &GeminiWebhook, seen: &Observed) -> Plan {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::process::{Process, command};
@@ -99,6 +100,17 @@ impl Emulator {
         self.admin("POST", "jobs/release", Some(&json!({}))).await;
     }
 
+    /// Ends a job well, at once, whatever holds it.
+    pub async fn finish_job(&self, name: &str) {
+        let id = name.trim_start_matches("batches/");
+        self.admin("POST", &format!("jobs/{id}/finish"), Some(&json!({}))).await;
+    }
+
+    /// What Gemini does to a registration by itself.
+    pub async fn set_webhook_state(&self, id: &str, state: &str) {
+        self.admin("POST", &format!("webhooks/{id}/state"), Some(&json!({ "state": state }))).await;
+    }
+
     /// Returns when the fault plan holds this many calls.
     pub async fn wait_held(&self, calls: u64) {
         let held = poll(PATIENCE, async || match self.state().await["held_calls"].as_u64() {
@@ -143,6 +155,11 @@ impl Emulator {
     }
 }
 
+/// A time in the ledger.
+pub fn time(value: &Value) -> Timestamp {
+    value.as_str().and_then(|text| text.parse().ok()).expect("the ledger has times")
+}
+
 /// What happened at the emulator.
 #[derive(Debug)]
 pub struct Ledger(pub Value);
@@ -163,6 +180,15 @@ impl Ledger {
             .iter()
             .filter(|entry| entry["call"] == name && entry["executed"] == true)
             .count()
+    }
+
+    /// When calls of this name were made, by the emulator's clock, in order.
+    pub fn times(&self, name: &str) -> Vec<Timestamp> {
+        self.entries("requests")
+            .iter()
+            .filter(|entry| entry["call"] == name)
+            .map(|e| time(&e["time"]))
+            .collect()
     }
 
     /// Calls by their name, from the counters.

@@ -299,6 +299,7 @@ async fn a_panic_of_one_object_is_its_own_error() {
         holder: "test/1".into(),
         listings: crate::controller::Listings::default(),
         webhooks: vec![kube::runtime::reflector::store().0],
+        rescues: crate::controller::Rescues::default(),
         metrics: crate::controller::Metrics::default(),
         orphans: crate::controller::orphans::Lock::default(),
         tasks: tokio_util::task::TaskTracker::new(),

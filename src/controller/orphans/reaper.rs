@@ -216,7 +216,8 @@ async fn look(
     entries: &[&Entry],
 ) -> Result<Vec<Look>, Error> {
     // A running job is paid for, and a file may become one: trouble with the one listing must not save what the other has.
-    let listing = ctx.listings.sweep(&ctx.gemini, &ctx.metrics, key, fingerprint, tick).await;
+    let listings = &ctx.listings;
+    let listing = listings.sweep(&ctx.gemini, &ctx.metrics, key, fingerprint, tick, Timestamp::MIN).await;
     let listing = unless_pointless(listing)?;
     let files = unless_pointless(files::with_prefix(&ctx.gemini, key, FILE_PREFIX).await)?;
     let ended = Timestamp::now();

@@ -198,6 +198,33 @@ async fn a_listing_tells_what_it_could_not_read() {
     assert_eq!(server.request(1).target, "/v1beta/batches?pageSize=100&pageToken=t+2");
 }
 
+#[tokio::test]
+async fn a_look_at_young_jobs_does_not_read_the_old_ones() {
+    let page = |created: &[&str]| {
+        let entry = |at: &&str| {
+            format!(r#"{{"name":"batches/a","metadata":{{"createTime":"2026-01-{at}T00:00:00Z"}}}}"#)
+        };
+        let entries: Vec<String> = created.iter().map(entry).collect();
+        format!(r#"{{"operations":[{}],"nextPageToken":"t"}}"#, entries.join(","))
+    };
+    let from = "2026-01-05T00:00:00Z".parse().unwrap();
+    // Days of the jobs on each page; the calls that are made, the fourth page being the last.
+    for (pages, calls) in [
+        ([&["09", "04"][..], &["04", "03"], &["02"]], 2),
+        ([&["04"], &["09"], &["09"]], 1),
+        ([&["09"], &["05"], &["04"]], 3),
+        ([&["09"], &["09"], &["09"]], 4),
+        // Nothing is said there, so nothing is known.
+        ([&[], &["no date", "04"], &["04"]], 3),
+    ] {
+        let answers = pages.map(page);
+        let server = Server::start(move |n, _| ok(answers.get(n).map_or("{}", String::as_str))).await;
+        let listing = server.client().list_batches_since(&key(), Some(from)).await.unwrap();
+        assert_eq!(server.requests().len(), calls, "{pages:?}");
+        assert_eq!(listing.reaches, (calls < 4).then_some(from), "{pages:?}");
+    }
+}
+
 /// Jobs with inline answers of other people in the project make pages of any size.
 #[tokio::test]
 async fn a_page_that_is_too_large_is_asked_for_in_smaller_ones() {

@@ -39,7 +39,7 @@ test: ## All tests, on a real control plane and, where that is possible, on a re
 # Before the other tests, so that the last lines of `make test` are those of the test runner. 77: no node can run here;
 # one line has said why.
 .PHONY: e2e-node
-e2e-node: ## The chart on a real node with real pods (Linux, root; skipped elsewhere).
+e2e-node: ## The chart on a real node, deliveries from outside (Linux, root; skipped elsewhere). NODE_LOAD=full: more of them.
 	@testenv/node/tests.sh || [ $$? -eq 77 ]
 
 # Tests with a case of their own for each crash point: progress is shown, as they take minutes.

@@ -101,6 +101,6 @@ done
 for image in $BED_IMAGES; do ctr images import "$image" >/dev/null; done
 
 # Not "$DIR": see above for the short name. "ready" appears in it, which is what run_bed waits for.
-"$CONTROLPLANE" up --dir $state/bed --node "$node_name=$node_ip" --node-cgroup "$CGROUP" &
+"$CONTROLPLANE" up --dir $state/bed --node "$node_name=$node_ip" --node-cgroup "$CGROUP" ${AUDIT:+--audit} &
 wait -n
 die "containerd or the control plane has ended"

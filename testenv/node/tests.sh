@@ -21,8 +21,11 @@ programs=$(cargo build --locked --workspace --bins --test node --message-format=
 IMAGES=$("$testenv/image/operator.sh" dev)
 HELM=$("$testenv/helm.sh")
 KUBECTL=$("$testenv/kubectl.sh")
-export GEMINI_EMULATOR_BIN IMAGES HELM KUBECTL
 wait "$control"
+# After the control plane and not beside it: each of these builds takes 3 GB of memory.
+TRAEFIK=$("$testenv/ingress.sh")
+# AUDIT: with the API server's log the checker can judge everything.
+export GEMINI_EMULATOR_BIN IMAGES HELM KUBECTL TRAEFIK AUDIT=1
 
 # They share one operator and take turns, so one after the other is as quick and shows which one is at work.
 exec "$node/e2e.sh" "$tests" --ignored --test-threads=1 "$@"

@@ -15,6 +15,8 @@ mod support;
 
 mod container;
 mod installation;
+mod load;
 mod main_job;
 mod pods_deleted;
 mod stay;
+mod under_load;

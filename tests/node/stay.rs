@@ -1,27 +1,32 @@
-//! One test's stay in the cluster: a namespace and an emulator of its own, and the operator's pods for itself.
+//! One test's stay in the cluster: a namespace, an emulator and an ingress controller of its own, and the operator's pods
+//! for itself.
 
 use std::fs;
 use std::ops::Deref;
 use std::path::PathBuf;
 
+use futures::TryFutureExt;
 use gemini_operator::api::GeminiBatch;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use kube::{Resource, ResourceExt};
+use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::installation::{EMULATOR, available, installation, state_of_pods};
+use crate::installation::{EMULATOR, Ends, WAY_IN, available, installation, state_of_pods};
 use crate::support::emulator::{Emulator, EmulatorOptions};
-use crate::support::{OPERATOR_NAMESPACE, PATIENCE, Room, bed, poll};
+use crate::support::ingress::{Route, WayIn};
+use crate::support::{OPERATOR_NAMESPACE, PATIENCE, Room, audit, bed, poll};
 
 /// There is one controller, with one base URL, and tests delete its pods: one test after the other.
 static TURN: Mutex<()> = Mutex::const_new(());
 
 /// A room whose operator runs in pods.
 pub struct Stay {
-    // Dropped first: the emulator gives its port back before the next turn.
+    // Dropped first: the emulator and the ingress controller give their ports back before the next turn.
     room: Room,
+    _way_in: Option<WayIn>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -34,15 +39,22 @@ impl Deref for Stay {
 }
 
 impl Stay {
-    /// `faults` is the emulator's plan from its start.
+    /// `faults` is the emulator's plan from its start. Deliveries come in by the chart's Ingress.
     pub async fn new(name: &str, faults: &Value) -> Self {
+        Self::behind(Some(Route::Ingress), name, faults).await
+    }
+
+    /// The same by any route of the chart; by none of them, the receiver ends TLS itself.
+    pub async fn behind(route: Option<Route>, name: &str, faults: &Value) -> Self {
         let turn = TURN.lock().await;
         let installed = installation().await;
         let cluster = &installed.cluster;
-        if let Err(problem) = available(cluster).await {
+        let ends_tls = if route.is_some() { Ends::Before } else { Ends::There };
+        if let Err(problem) = installed.end_tls(ends_tls).and_then(|()| available(cluster)).await {
             panic!("the operator is not there: {problem}");
         }
         let client = cluster.admin().await;
+        let asked = cluster.audit_log.as_deref().map(audit::Since::now);
         let namespace = cluster.make_namespace(&client, name).await;
         let dir = cluster.dir.join(name);
         fs::create_dir_all(&dir).expect("the bed's folder is writable");
@@ -53,24 +65,32 @@ impl Stay {
             tls: Some(&installed.gemini),
             api_key: &format!("AIza-canary-{namespace}"),
             job_time: "2s",
-            resolve: (&resolve, installed.service),
+            resolve: (&resolve, if route.is_some() { WAY_IN } else { installed.service().await }),
             webhook_ca: &installed.hooks.ca,
             faults: Some(faults),
             project: bed::PROJECT,
             more_api_keys: &[],
         };
         let emulator = Emulator::start(&dir, &options).await;
+        let place = installed.place(&client, &dir);
+        let mut way_in = None;
+        if let Some(route) = route {
+            let way = way_in.insert(WayIn::start(&place, route, WAY_IN).await);
+            if let Err(problem) = way.answers(&installed.hooks, StatusCode::METHOD_NOT_ALLOWED).await {
+                panic!("no way in: {problem}\n{}", state_of_pods(cluster));
+            }
+        }
         let room = Room {
             cluster,
             client,
             namespace,
             emulator,
             dir,
-            asked: None,
+            asked,
             why: |room| state_of_pods(room.cluster),
         };
         room.make_api_key().await;
-        Self { room, _turn: turn }
+        Self { room, _way_in: way_in, _turn: turn }
     }
 
     /// The pods of `controller` or `receiver` that nobody is deleting.

@@ -111,6 +111,20 @@ impl Emulator {
         self.admin("POST", &format!("webhooks/{id}/state"), Some(&json!({ "state": state }))).await;
     }
 
+    /// Lets one job go on that the fault plan holds.
+    pub async fn release_job(&self, name: &str) {
+        self.admin("POST", "jobs/release", Some(&json!({ "job": name }))).await;
+    }
+
+    /// Sends an event to a webhook once, signed as the webhook is at this moment: the status of the answer, or why
+    /// there was none.
+    pub async fn deliver(&self, webhook: &str, id: &str, event: &Value) -> Result<u64, String> {
+        let wish = json!({"webhook": webhook, "id": id, "body": event});
+        let sent = self.admin("POST", "deliveries", Some(&wish)).await;
+        let problem = || sent["error"].as_str().unwrap_or("no answer").to_owned();
+        sent["status"].as_u64().ok_or_else(problem)
+    }
+
     /// Returns when the fault plan holds this many calls.
     pub async fn wait_held(&self, calls: u64) {
         let held = poll(PATIENCE, async || match self.state().await["held_calls"].as_u64() {

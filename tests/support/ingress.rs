@@ -1,7 +1,7 @@
 //! The way in from outside as a cluster has it: Traefik reads the chart's Ingress or HTTPRoute, its Service and the
 //! certificate's Secret from the API server, ends TLS and passes deliveries on to the receiver.
 //!
-//! Only the EndpointSlices are made by hand: no pods run in the light bed, so nobody else fills the Services.
+//! In the light bed only the EndpointSlices are made by hand: no pods run there, so nobody else fills the Services.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use reqwest::StatusCode;
 use serde_json::json;
@@ -31,13 +32,74 @@ use super::{PATIENCE, poll, tools};
 const PORT: u16 = 8443;
 
 /// Secret with the certificate.
-const SECRET: &str = "hooks-tls";
+pub const SECRET: &str = "hooks-tls";
 
 /// Which object of the chart leads to the receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     Ingress,
     HttpRoute,
+}
+
+/// A namespace with a receiver, and what Traefik needs to read its routes.
+pub struct Place<'a> {
+    pub cluster: &'a Cluster,
+    pub client: &'a Client,
+    pub namespace: &'a str,
+    /// For Traefik's own files.
+    pub dir: &'a Path,
+    pub certificate: &'a Certificate,
+}
+
+impl<'a> From<&'a Bed> for Place<'a> {
+    fn from(bed: &'a Bed) -> Self {
+        Self {
+            cluster: bed.cluster,
+            client: &bed.client,
+            namespace: &bed.namespace,
+            dir: &bed.dir,
+            certificate: &bed.certificate,
+        }
+    }
+}
+
+impl Place<'_> {
+    /// What a cluster's owner gives beside the release: the kinds, an account for Traefik, the certificate, and whom the
+    /// route names. `port` is that of the way in.
+    pub async fn prepare(&self, route: Route, port: u16) {
+        if route == Route::HttpRoute {
+            install_gateway_api(self.cluster, &tools::traefik()).await;
+        }
+        let given = [
+            include_str!("ingress/account.yaml"),
+            match route {
+                Route::Ingress => include_str!("ingress/class.yaml"),
+                Route::HttpRoute => include_str!("ingress/gateway.yaml"),
+            },
+        ];
+        let kubectl = self.cluster.kubectl(self.namespace);
+        for yaml in given {
+            let yaml = yaml
+                .replace("NAMESPACE", self.namespace)
+                .replace("BED", &std::process::id().to_string())
+                .replace("PORT", &port.to_string())
+                .replace("HOST", HOOKS_HOST);
+            kubectl.apply(&yaml).await.expect();
+        }
+        self.show(self.certificate).await;
+    }
+
+    /// The Secret holds this certificate from now on.
+    async fn show(&self, certificate: &Certificate) {
+        let read = |path: &Path| fs::read_to_string(path).expect("the certificate was just made");
+        let secret: Secret = from_json(json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}, "type": "kubernetes.io/tls",
+            "stringData": {"tls.crt": read(&certificate.cert), "tls.key": read(&certificate.key)},
+        }));
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), self.namespace);
+        let params = PatchParams::apply("test").force();
+        secrets.patch(SECRET, &params, &Patch::Apply(secret)).await.expect("a Secret can be made");
+    }
 }
 
 /// A running Traefik and what it reads; ends with it.
@@ -64,40 +126,31 @@ fn address() -> SocketAddr {
 
 impl WayIn {
     async fn open(bed: &Bed, route: Route, address: SocketAddr) -> Self {
-        let traefik = tools::traefik();
-        if route == Route::HttpRoute {
-            install_gateway_api(bed.cluster, &traefik).await;
-        }
-        let given = [
-            include_str!("ingress/account.yaml"),
-            match route {
-                Route::Ingress => include_str!("ingress/class.yaml"),
-                Route::HttpRoute => include_str!("ingress/gateway.yaml"),
-            },
-        ];
-        for yaml in given {
-            let yaml = yaml
-                .replace("NAMESPACE", &bed.namespace)
-                .replace("BED", &std::process::id().to_string())
-                .replace("PORT", &PORT.to_string())
-                .replace("HOST", HOOKS_HOST);
-            bed.apply(&yaml).await;
-        }
-        show(bed, &bed.certificate).await;
+        let place = Place::from(bed);
+        place.prepare(route, address.port()).await;
         bed.apply(&chart(bed, route).await).await;
         lead_to(bed, receiver_of(bed)).await;
         // What is not routed is all that keeps the outside from it.
         let admin = bed.receiver_admin.parse().expect("an admin port has an address");
         slice(bed, &format!("{RECEIVER}-metrics"), "metrics", admin).await;
 
-        let mut way = Self { address, process: start(bed, route, address, &traefik).await };
+        let mut way = Self::start(&place, route, address).await;
         way.wait_for(bed, StatusCode::METHOD_NOT_ALLOWED).await;
         way
     }
 
+    /// Traefik for the routes of one kind in a place that is prepared. It has read them when a route answers.
+    pub async fn start(place: &Place<'_>, route: Route, address: SocketAddr) -> Self {
+        Self { address, process: start(place, route, address).await }
+    }
+
     /// A client that knows where the receiver's host is, and trusts the bed's authority alone.
     pub fn client(&self, bed: &Bed) -> reqwest::Client {
-        let ca = fs::read(&bed.certificate.ca).expect("the certificate was just made");
+        self.trusting(&bed.certificate)
+    }
+
+    fn trusting(&self, certificate: &Certificate) -> reqwest::Client {
+        let ca = fs::read(&certificate.ca).expect("the certificate was just made");
         let ca = reqwest::Certificate::from_pem(&ca).expect("it is one");
         let builder = reqwest::Client::builder().no_proxy().resolve(HOOKS_HOST, self.address);
         builder.tls_certs_only([ca]).tls_info(true).build().expect("a client can be made")
@@ -110,19 +163,24 @@ impl WayIn {
 
     /// Waits until a GET of the webhook's path is answered so: 405 by the receiver, 404 or 502 by Traefik.
     pub async fn wait_for(&mut self, bed: &Bed, status: StatusCode) {
+        if let Err(problem) = self.answers(&bed.certificate, status).await {
+            panic!("{problem}\n{}", bed.log_tails());
+        }
+    }
+
+    /// The same; what is wrong, with Traefik's log, if it never is.
+    pub async fn answers(&mut self, certificate: &Certificate, status: StatusCode) -> Result<(), String> {
         let url = self.url("/v1/h/nobody");
         let seen = poll(PATIENCE, async || {
             // A new one each time: an old connection has the old certificate.
-            match self.client(bed).get(&url).send().await {
+            match self.trusting(certificate).get(&url).send().await {
                 Ok(answer) if answer.status() == status => Ok(()),
                 Ok(answer) => Err(answer.status().to_string()),
                 Err(error) => Err(format!("{error:?}")),
             }
         });
-        if let Err(last) = seen.await {
-            let logs = self.process.logs();
-            panic!("{url}: {last}, not {status}\n--- log of Traefik\n{logs}\n{}", bed.log_tails());
-        }
+        let log = || self.process.logs();
+        seen.await.map_err(|last| format!("{url}: {last}, not {status}\n--- log of Traefik\n{}", log()))
     }
 
     /// Sends these very bytes over TLS and reads to the end of the connection.
@@ -167,14 +225,7 @@ pub async fn lead_to(bed: &Bed, endpoint: SocketAddr) {
 
 /// The Secret holds this certificate from now on.
 pub async fn show(bed: &Bed, certificate: &Certificate) {
-    let read = |path: &Path| fs::read_to_string(path).expect("the certificate was just made");
-    let secret: Secret = from_json(json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}, "type": "kubernetes.io/tls",
-        "stringData": {"tls.crt": read(&certificate.cert), "tls.key": read(&certificate.key)},
-    }));
-    let secrets: Api<Secret> = Api::namespaced(bed.client.clone(), &bed.namespace);
-    let params = PatchParams::apply("test").force();
-    secrets.patch(SECRET, &params, &Patch::Apply(secret)).await.expect("a Secret can be made");
+    Place::from(bed).show(certificate).await;
 }
 
 /// In place of the controller that follows pods.
@@ -194,12 +245,11 @@ async fn slice(bed: &Bed, service: &str, port: &str, endpoint: SocketAddr) {
     slices.patch(&name, &params, &Patch::Apply(slice)).await.expect("an EndpointSlice can be made");
 }
 
-/// The route and the Services as the chart makes them, with the values that are documented for it.
-async fn chart(bed: &Bed, route: Route) -> String {
-    let namespace = bed.namespace.as_str();
-    let (template, set) = match route {
+/// helm's arguments for a route: the values that are documented for it, with the names of a place that is prepared.
+pub fn values(route: Route, namespace: &str) -> Vec<String> {
+    let (file, set) = match route {
         Route::Ingress => (
-            "ingress",
+            "deploy/values-ingress.yaml",
             [
                 format!("ingress.host={HOOKS_HOST}"),
                 format!("ingress.className={namespace}"),
@@ -208,7 +258,7 @@ async fn chart(bed: &Bed, route: Route) -> String {
             .to_vec(),
         ),
         Route::HttpRoute => (
-            "httproute",
+            "deploy/values-httproute.yaml",
             [
                 format!("httpRoute.host={HOOKS_HOST}"),
                 "httpRoute.parentRefs[0].name=public".to_owned(),
@@ -218,13 +268,23 @@ async fn chart(bed: &Bed, route: Route) -> String {
             .to_vec(),
         ),
     };
+    let set = set.into_iter().flat_map(|value| ["--set".to_owned(), value]);
+    ["--values".to_owned(), file.to_owned()].into_iter().chain(set).collect()
+}
+
+/// The route and the Services as the chart makes them.
+async fn chart(bed: &Bed, route: Route) -> String {
+    let namespace = bed.namespace.as_str();
+    let template = match route {
+        Route::Ingress => "ingress",
+        Route::HttpRoute => "httproute",
+    };
     let mut helm = Command::new(tools::helm());
     restrict_environment(&mut helm);
     helm.current_dir(tools::root())
         .envs(["HELM_CONFIG_HOME", "HELM_CACHE_HOME", "HELM_DATA_HOME"].map(|name| (name, &bed.dir)));
     helm.args(["template", "gemini-operator", "charts/gemini-operator", "--namespace", namespace]);
-    helm.args(["--values", &format!("deploy/values-{template}.yaml")]);
-    helm.args(set.iter().flat_map(|value| ["--set", value]));
+    helm.args(values(route, namespace));
     helm.args(
         [template, "services"]
             .iter()
@@ -250,16 +310,16 @@ async fn install_gateway_api(cluster: &Cluster, traefik: &Path) {
     INSTALLED.get_or_init(install).await;
 }
 
-async fn start(bed: &Bed, route: Route, address: SocketAddr, traefik: &Path) -> Process {
-    let kubeconfig = bed.dir.join("traefik.kubeconfig");
-    bed.cluster.kubeconfig_in(&bed.client, &bed.namespace, "traefik", &kubeconfig).await;
-    let mut command = command(traefik);
+async fn start(place: &Place<'_>, route: Route, address: SocketAddr) -> Process {
+    let namespace = place.namespace;
+    let kubeconfig = place.dir.join("traefik.kubeconfig");
+    place.cluster.kubeconfig_in(place.client, namespace, "traefik", &kubeconfig).await;
+    let mut command = command(&tools::traefik());
     command
         .env("KUBECONFIG", kubeconfig)
         .args(["--global.checknewversion=false", "--global.sendanonymoususage=false"])
         .arg(format!("--entrypoints.websecure.address={address}"))
         .args(["--entrypoints.websecure.http.tls=true", "--providers.providersthrottleduration=200ms"]);
-    let namespace = &bed.namespace;
     match route {
         Route::Ingress => command
             .arg("--providers.kubernetesingress=true")
@@ -272,5 +332,5 @@ async fn start(bed: &Bed, route: Route, address: SocketAddr, traefik: &Path) -> 
             .arg("--providers.kubernetesgateway=true")
             .arg(format!("--providers.kubernetesgateway.namespaces={namespace}")),
     };
-    Process::start("traefik", &bed.dir, command).expect("Traefik starts")
+    Process::start("traefik", place.dir, command).expect("Traefik starts")
 }

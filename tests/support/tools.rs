@@ -40,9 +40,9 @@ pub fn helm() -> PathBuf {
     std::env::var_os("HELM").map_or_else(|| script("helm.sh"), PathBuf::from)
 }
 
-/// Traefik, the ingress controller; `testenv/ingress.sh` builds it where it is not in the cache.
+/// Traefik, the ingress controller: `TRAEFIK`, or as `testenv/ingress.sh` builds it where it is not in the cache.
 pub fn traefik() -> PathBuf {
-    script("ingress.sh")
+    std::env::var_os("TRAEFIK").map_or_else(|| script("ingress.sh"), PathBuf::from)
 }
 
 /// A script that prints the path of a program; what it has to say meanwhile goes to our stderr.

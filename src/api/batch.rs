@@ -214,8 +214,8 @@ pub struct WebhookChoice {
     /// `Auto`: a ready GeminiWebhook with the same API key, of this namespace or of the operator's, or else the
     /// sweep (one list call a minute for all batches of a key); one of mode `Dynamic` only if there is no other.
     /// `Static`: one of mode `Static` or `External`, and the condition `WebhookTracked` says `WebhookNotReady` while there
-    /// is none. `Dynamic`: the same with one of mode `Dynamic`, whose address goes to Gemini with the job. `None`: only the
-    /// sweep. Default: `Auto`.
+    /// is none. `Dynamic`: one of mode `Dynamic`, whose address goes to Gemini with the job; a new batch waits a minute for
+    /// it to be ready, and is then submitted without. `None`: only the sweep. Default: `Auto`.
     #[serde(default)]
     pub mode: WebhookMode,
 
@@ -464,6 +464,10 @@ pub struct Run {
     pub input_file: String,
     /// Fingerprint of the API key of this attempt (keyed, not reversible).
     pub key_fingerprint: String,
+    /// The address that goes to Gemini with the job, of a GeminiWebhook of mode `Dynamic`: the job's end is told there and
+    /// nowhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook_uri: Option<String>,
     /// When the intent was written.
     pub intent_time: Time,
     /// Files that may be the input of this attempt, where its own is not known: the object came back without its status.

@@ -366,12 +366,9 @@ fn ours(subject: &Subject<'_>, jobs: &[Batch]) -> Vec<submit::Job> {
 
 /// Which webhook will tell of the end. `fingerprint`: the API key of today, if there is one.
 fn tracking(subject: &Subject<'_>, fingerprint: Option<&str>) -> Tracking {
-    // The key of the job, and the one of today: whichever of the two the webhook was last seen with, it is of the
-    // project that the job's event comes from. In a rotation the webhook follows a little later.
     let submitted = newest_run(&subject.batch).filter(|run| run.submission == Submission::Recorded);
-    let keys = [fingerprint, submitted.map(|run| run.key_fingerprint.as_str())];
     let near = [subject.namespace(), subject.ctx.operator_namespace.as_str()];
     let webhooks = subject.ctx.webhooks();
     let readable = webhooks.iter().filter_map(|webhook| webhook.0.as_ref().ok());
-    tracking::of(&subject.batch.spec.webhook, near, keys, readable)
+    tracking::of(&subject.batch.spec.webhook, near, fingerprint, submitted, readable)
 }

@@ -111,7 +111,7 @@ pub enum Tracking {
     /// A ready webhook that Gemini, or another sender, knows of.
     Static { webhook: String },
     /// A ready webhook whose address goes to Gemini with the job.
-    Dynamic { webhook: String },
+    Dynamic { webhook: String, url: String },
     /// A webhook was asked for and is not ready.
     NotReady(String),
     /// The sweep alone.

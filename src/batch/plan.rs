@@ -179,7 +179,7 @@ pub fn needs(batch: &GeminiBatch, memory: &Memory, env: &Env<'_>) -> Needs {
 
 fn admission_needs(batch: &GeminiBatch) -> Needs {
     let quiet = batch.spec.suspend || batch.spec.cancelled;
-    Needs { credentials: !quiet, admission: !quiet, ..Needs::default() }
+    Needs { credentials: !quiet, admission: !quiet, tracking: !quiet, ..Needs::default() }
 }
 
 /// The decision about a batch that is not being deleted.
@@ -356,7 +356,7 @@ fn track(draft: &mut Draft, mode: WebhookMode, tracking: &Tracking) {
         Tracking::Static { webhook } => {
             (Is::True, "Static", format!("GeminiWebhook {webhook} reports the end"))
         }
-        Tracking::Dynamic { webhook } => (
+        Tracking::Dynamic { webhook, .. } => (
             Is::True,
             "Dynamic",
             format!("GeminiWebhook {webhook}, whose address the job was given, reports the end"),

@@ -2,7 +2,7 @@
 
 use super::observed::Tracking;
 use crate::api::GeminiWebhook;
-use crate::api::batch::{WebhookChoice, WebhookMode};
+use crate::api::batch::{Run, WebhookChoice, WebhookMode};
 use crate::api::condition::{is_true, webhook_type};
 use crate::api::webhook::RegistrationMode;
 
@@ -26,7 +26,6 @@ pub fn choose<'a>(
     keys: [Option<&str>; 2],
     webhooks: impl Iterator<Item = &'a GeminiWebhook>,
 ) -> Chosen<'a> {
-    let is_dynamic = |w: &GeminiWebhook| w.spec.mode == RegistrationMode::Dynamic;
     let fits = |w: &&GeminiWebhook| match choice.mode {
         WebhookMode::Auto => true,
         WebhookMode::Static => !is_dynamic(w),
@@ -50,21 +49,38 @@ pub fn choose<'a>(
     }
 }
 
-/// The same in the words of a plan.
+/// The same in the words of a plan. `today`: the fingerprint of the API key; `submitted`: the run whose job is at Gemini.
 pub fn of<'a>(
     choice: &WebhookChoice,
     near: [&str; 2],
-    keys: [Option<&str>; 2],
-    webhooks: impl Iterator<Item = &'a GeminiWebhook>,
+    today: Option<&str>,
+    submitted: Option<&Run>,
+    webhooks: impl Iterator<Item = &'a GeminiWebhook> + Clone,
 ) -> Tracking {
     if choice.mode == WebhookMode::None {
         return Tracking::SweepOnly("spec.webhook.mode is None".into());
     }
-    match choose(choice, near, keys, webhooks) {
-        Chosen::Ready(webhook) if webhook.spec.mode == RegistrationMode::Dynamic => {
-            Tracking::Dynamic { webhook: full_name(webhook) }
-        }
+    if let Some(uri) = submitted.and_then(|run| run.webhook_uri.as_deref()) {
+        return by_address(uri, near, webhooks);
+    }
+    // The key of the job, and the one of today: whichever of the two the webhook was last seen with, it is of the
+    // project that the job's event comes from. In a rotation the webhook follows a little later.
+    let keys = [today, submitted.map(|run| run.key_fingerprint.as_str())];
+    // A job that was sent without an address is never given one.
+    let of_use = webhooks.clone().filter(|w| submitted.is_none() || !is_dynamic(w));
+    match choose(choice, near, keys, of_use) {
+        Chosen::Ready(webhook) if is_dynamic(webhook) => Tracking::Dynamic {
+            webhook: full_name(webhook),
+            url: webhook.status.as_ref().and_then(|status| status.url.clone()).unwrap_or_default(),
+        },
         Chosen::Ready(webhook) => Tracking::Static { webhook: full_name(webhook) },
+        Chosen::None if submitted.is_some() && !matches!(choose(choice, near, keys, webhooks), Chosen::None) => {
+            Tracking::NotReady(
+                "the job was submitted before a GeminiWebhook of mode Dynamic was ready, so that Gemini has no address \
+                 for its events; a list call finds the end"
+                    .into(),
+            )
+        }
         Chosen::None if choice.name.is_none() && choice.mode == WebhookMode::Auto => Tracking::SweepOnly(
             "there is no GeminiWebhook for this namespace; a list call finds the end".into(),
         ),
@@ -74,6 +90,30 @@ pub fn of<'a>(
             WebhookMode::Auto | WebhookMode::None => not_ready(""),
         }),
     }
+}
+
+/// The webhook whose address the job was given: no other one is told of it, and this one whatever its key.
+fn by_address<'a>(uri: &str, near: [&str; 2], webhooks: impl Iterator<Item = &'a GeminiWebhook>) -> Tracking {
+    let mut near = webhooks.filter(|w| w.metadata.namespace.as_deref().is_some_and(|n| near.contains(&n)));
+    let has_it = |w: &&GeminiWebhook| w.status.as_ref().and_then(|status| status.url.as_deref()) == Some(uri);
+    match near.find(has_it) {
+        Some(w) if w.status.as_ref().is_some_and(|s| is_true(&s.conditions, webhook_type::READY)) => {
+            Tracking::Dynamic { webhook: full_name(w), url: uri.into() }
+        }
+        Some(w) => Tracking::NotReady(format!(
+            "GeminiWebhook {}, whose address the job was given, is not ready; until it is, a list call finds the end",
+            full_name(w)
+        )),
+        None => Tracking::SweepOnly(
+            "the GeminiWebhook whose address the job was given is gone, or has another address by now; a list call finds \
+             the end"
+                .into(),
+        ),
+    }
+}
+
+fn is_dynamic(webhook: &GeminiWebhook) -> bool {
+    webhook.spec.mode == RegistrationMode::Dynamic
 }
 
 fn not_ready(which: &str) -> String {
@@ -103,7 +143,7 @@ mod tests {
                 "apiKeySecretRef": {"name": "gemini"}, "endpoint": {"url": "https://hooks.test"},
                 "mode": mode, "signingSecret": signing,
             },
-            "status": {"keyFingerprint": key, "conditions": [{
+            "status": {"keyFingerprint": key, "url": format!("https://hooks.test/{namespace}/{name}"), "conditions": [{
                 "type": "Ready", "status": ready, "reason": "r", "message": "",
                 "lastTransitionTime": "2026-01-01T00:00:00Z",
             }]},
@@ -115,11 +155,23 @@ mod tests {
         WebhookChoice { mode, name: name.map(Into::into) }
     }
 
-    fn tracked(choice: &WebhookChoice, webhooks: &[GeminiWebhook]) -> String {
-        match of(choice, ["team", "operator"], [Some("today"), Some("then")], webhooks.iter()) {
+    /// A job that was submitted with this key, and with this address.
+    fn run(key: &str, uri: Option<&str>) -> Run {
+        serde_json::from_value(json!({
+            "name": "run-1", "attempt": 1, "submission": "Recorded", "nonce": "", "holder": "", "marker": "",
+            "inputFile": "", "keyFingerprint": key, "webhookUri": uri, "intentTime": "2026-01-01T00:00:00Z", "rows": 1,
+        }))
+        .unwrap()
+    }
+
+    fn tracked(choice: &WebhookChoice, run: Option<&Run>, webhooks: &[GeminiWebhook]) -> String {
+        match of(choice, ["team", "operator"], Some("today"), run, webhooks.iter()) {
             Tracking::Static { webhook } => format!("static {webhook}"),
-            Tracking::Dynamic { webhook } => format!("dynamic {webhook}"),
+            Tracking::Dynamic { webhook, url } => format!("dynamic {webhook} {url}"),
             Tracking::NotReady(why) if why.contains("with this API key") => "not ready".into(),
+            Tracking::NotReady(why) if why.contains("no address") => "no address".into(),
+            Tracking::NotReady(why) if why.contains("is not ready;") => "address not ready".into(),
+            Tracking::SweepOnly(why) if why.contains("gone") => "gone".into(),
             Tracking::NotReady(why) => why,
             Tracking::SweepOnly(_) => "sweep".into(),
         }
@@ -132,28 +184,32 @@ mod tests {
         let registered = webhook("team", "main", "Static", "True", key);
         let elsewhere = webhook("team", "elsewhere", "External", "True", key);
         let dynamic = webhook("team", "a-dynamic", "Dynamic", "True", key);
-        let operators = webhook("operator", "all", "Dynamic", "True", Some("then"));
+        let operators = webhook("operator", "all", "Dynamic", "True", key);
         let foreign = webhook("other", "main", "Static", "True", key);
         let other_key = webhook("team", "other-key", "Dynamic", "True", Some("other"));
         let no_key = webhook("team", "no-key", "Static", "True", None);
         let broken = webhook("team", "broken", "Dynamic", "False", key);
         let all = [&registered, &elsewhere, &dynamic, &operators, &foreign, &other_key, &no_key, &broken];
         let all: Vec<GeminiWebhook> = all.into_iter().cloned().collect();
+        let (first, named) = (
+            "dynamic operator/all https://hooks.test/operator/all",
+            "dynamic team/a-dynamic https://hooks.test/team/a-dynamic",
+        );
         for (what, choice, webhooks, wanted) in [
             ("what is registered first", choice(Auto, None), &all[..], "static team/elsewhere"),
             ("no Dynamic one by Static", choice(Static, None), &all[2..], "not ready"),
-            ("any that is left", choice(Auto, None), &all[2..], "dynamic operator/all"),
-            ("Dynamic among others", choice(Dynamic, None), &all, "dynamic operator/all"),
-            ("by name", choice(Dynamic, Some("a-dynamic")), &all, "dynamic team/a-dynamic"),
+            ("any that is left", choice(Auto, None), &all[2..], first),
+            ("Dynamic among others", choice(Dynamic, None), &all, first),
+            ("by name", choice(Dynamic, Some("a-dynamic")), &all, named),
             ("by name, of another mode", choice(Dynamic, Some("main")), &all, "not ready"),
-            ("by name, whatever it is", choice(Auto, Some("a-dynamic")), &all, "dynamic team/a-dynamic"),
+            ("by name, whatever it is", choice(Auto, Some("a-dynamic")), &all, named),
             ("by name, there is none", choice(Auto, Some("gone")), &all, "not ready"),
             ("none that is ready", choice(Auto, None), &all[5..], "not ready"),
             ("none that is near", choice(Auto, None), &all[4..5], "sweep"),
             ("none that is near, and wanted", choice(Dynamic, None), &all[4..5], "not ready"),
             ("not wanted", choice(Off, None), &all, "sweep"),
         ] {
-            assert_eq!(tracked(&choice, webhooks), wanted, "{what}");
+            assert_eq!(tracked(&choice, None, webhooks), wanted, "{what}");
         }
     }
 
@@ -161,10 +217,43 @@ mod tests {
     fn the_key_of_today_and_that_of_the_job() {
         let of_key = |key| [webhook("team", "main", "Static", "True", Some(key))];
         let auto = choice(WebhookMode::Auto, None);
+        let submitted = run("then", None);
         for (key, wanted) in
             [("today", "static team/main"), ("then", "static team/main"), ("other", "not ready")]
         {
-            assert_eq!(tracked(&auto, &of_key(key)), wanted, "{key}");
+            assert_eq!(tracked(&auto, Some(&submitted), &of_key(key)), wanted, "{key}");
+        }
+        assert_eq!(tracked(&auto, None, &of_key("then")), "not ready");
+    }
+
+    #[test]
+    fn a_job_is_told_of_where_it_was_sent_with_and_nowhere_else() {
+        use WebhookMode::{Auto, Dynamic, None as Off};
+        let registered = webhook("team", "main", "Static", "True", Some("today"));
+        let dynamic = |ready| webhook("team", "dynamic", "Dynamic", ready, Some("other"));
+        let elsewhere = webhook("other", "dynamic", "Dynamic", "True", Some("today"));
+        let with = run("then", Some("https://hooks.test/team/dynamic"));
+        let without = run("today", None);
+        let named = "dynamic team/dynamic https://hooks.test/team/dynamic";
+        for (what, mode, run, webhooks, wanted) in [
+            ("its own", Dynamic, &with, vec![registered.clone(), dynamic("True")], named),
+            ("whatever the mode says by now", Auto, &with, vec![registered.clone(), dynamic("True")], named),
+            ("not wanted any more", Off, &with, vec![dynamic("True")], "sweep"),
+            ("not ready", Dynamic, &with, vec![registered.clone(), dynamic("False")], "address not ready"),
+            ("deleted", Dynamic, &with, vec![registered.clone(), elsewhere], "gone"),
+            ("without an address", Dynamic, &without, vec![dynamic("True")], "no address"),
+            ("without an address, by chance", Auto, &without, vec![dynamic("True")], "no address"),
+            (
+                "without an address, and told of",
+                Auto,
+                &without,
+                vec![registered, dynamic("True")],
+                "static team/main",
+            ),
+            ("without any", Auto, &without, vec![], "sweep"),
+            ("without any, and wanted", Dynamic, &without, vec![], "not ready"),
+        ] {
+            assert_eq!(tracked(&choice(mode, None), Some(run), &webhooks), wanted, "{what}");
         }
     }
 }

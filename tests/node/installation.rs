@@ -63,8 +63,10 @@ async fn install() -> Result<Installation, String> {
 
     // The image is not among the values: the chart's own default is what `make image` makes.
     let base_url = format!("gemini.baseUrl=https://{EMULATOR}");
+    let jwks_url = format!("gemini.jwksUrl=https://{EMULATOR}/.well-known/jwks.json");
     let values = [
         base_url.as_str(),
+        jwks_url.as_str(),
         "gemini.caConfigMap.name=gemini-ca",
         "receiver.tls.secretName=receiver-tls",
         // Not the 60 of the light bed: a sweep every 10 s could be quicker than an event that finds no pod at first.

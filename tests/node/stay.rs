@@ -58,6 +58,7 @@ impl Stay {
             faults: Some(faults),
             project: bed::PROJECT,
             more_api_keys: &[],
+            jwt_key: None,
         };
         let emulator = Emulator::start(&dir, &options).await;
         let room = Room {

@@ -15,5 +15,9 @@ fuzz_target!(|body: &[u8]| {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
         assert!((1..=128).contains(&bare.len()) && bare.chars().all(plain), "{bare:?}");
         assert!(event.type_.starts_with("batch."));
+        if let Some(marker) = &event.marker {
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.';
+            assert!((1..=64).contains(&marker.len()) && marker.chars().all(plain), "{marker:?}");
+        }
     }
 });

@@ -53,7 +53,7 @@ impl JwksFetch {
     }
 
     fn with_timeout(url: &str, extra_ca_pem: Option<&[u8]>, timeout: Duration) -> Result<Self, String> {
-        let url = parse(url)?;
+        let url = parse(url).map_err(|e| format!("--jwks-url: {e}"))?;
         // Without this check reqwest panics.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err("no TLS provider is installed in this process".into());
@@ -70,9 +70,9 @@ impl JwksFetch {
             .user_agent(concat!("gemini-operator/", env!("CARGO_PKG_VERSION")));
         let mut builder = if is_loopback(&url) { builder.no_proxy() } else { builder };
         if let Some(pem) = extra_ca_pem {
-            let extra = Certificate::from_pem_bundle(pem).map_err(|e| format!("extra CA: {e}"))?;
+            let extra = Certificate::from_pem_bundle(pem).map_err(|e| format!("--ca-file: {e}"))?;
             if extra.is_empty() {
-                return Err("extra CA: the file holds no certificate".into());
+                return Err("--ca-file: the file holds no certificate".into());
             }
             builder = extra.into_iter().fold(builder, ClientBuilder::add_root_certificate);
         }

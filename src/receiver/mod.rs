@@ -93,7 +93,7 @@ pub enum Error {
     Tls(#[from] tls::Error),
     #[error("--ca-file {}: cannot be read", path.display())]
     CaFile { path: PathBuf, source: std::io::Error },
-    #[error("--jwks-url: {0}")]
+    #[error("the public keys of dynamic deliveries cannot be asked for: {0}")]
     Jwks(String),
     #[error("cannot say where the receiver listens")]
     Announce(#[source] std::io::Error),

@@ -357,27 +357,6 @@ impl Room {
         entry["current"].as_str().expect("an entry has a current secret").to_owned()
     }
 
-    /// The results of a batch: the three documents, those split over several ConfigMaps put together.
-    pub async fn results(&self, name: &str) -> Results {
-        let maps = self.config_maps().list(&ListParams::default()).await.expect("ConfigMaps can be listed");
-        let mut parts: Vec<&ConfigMap> = maps
-            .iter()
-            .filter(|map| {
-                map.annotations().get(gemini_operator::api::BATCH_ANNOTATION).is_some_and(|b| b == name)
-            })
-            .collect();
-        // NAME, NAME-1, NAME-2, …: by length first, so that NAME-10 comes after NAME-9.
-        parts.sort_by_key(|map| (map.name_any().len(), map.name_any()));
-        let joined = |key: &str| {
-            parts.iter().filter_map(|map| map.data.as_ref()?.get(key)).map(String::as_str).collect::<String>()
-        };
-        Results {
-            answers: joined("results.jsonl"),
-            errors: joined("errors.jsonl"),
-            manifest: joined("manifest.json"),
-        }
-    }
-
     /// Events about an object, as `(type, reason, note)`.
     pub async fn events(&self, name: &str) -> Vec<(String, String, String)> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
@@ -425,14 +404,6 @@ impl Room {
 
 fn logs_of_processes(room: &Room) -> String {
     room.tail_of("controller") + &room.tail_of("receiver")
-}
-
-/// What a batch delivered.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Results {
-    pub answers: String,
-    pub errors: String,
-    pub manifest: String,
 }
 
 /// Where a receiver's greeting says that it listens.

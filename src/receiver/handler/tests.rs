@@ -16,6 +16,7 @@ use crate::receiver::watch::Change;
 use prometheus_client::registry::Registry;
 
 mod slow;
+mod tutorial;
 
 const NOW: i64 = 1_787_256_625;
 const SUCCEEDED: &str =

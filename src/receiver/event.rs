@@ -1,4 +1,4 @@
-//! What a verified body says: a pure reading of Gemini's envelope. It is a hint, so nothing in it is trusted further
+//! What a verified body says: a pure reading of Gemini's envelope, or of the one that goes with `X-Goog-Signature`. It is a hint, so nothing in it is trusted further
 //! than to say at which job to look.
 
 use jiff::Timestamp;
@@ -6,6 +6,27 @@ use serde_json::{Map, Value};
 
 use super::limits::{MARKER_BYTES, TYPE_BYTES};
 use crate::api::SUBMIT_KEY_METADATA;
+use crate::api::webhook::SignatureScheme;
+
+/// Which envelope a route's deliveries come in: one for each scheme, and never the other one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Gemini's: `type`, `data.id`.
+    Gemini,
+    /// The tutorial's: `eventType`, `operation`.
+    Tutorial,
+}
+
+impl From<SignatureScheme> for Shape {
+    fn from(scheme: SignatureScheme) -> Self {
+        match scheme {
+            SignatureScheme::StandardWebhooks | SignatureScheme::DynamicV1a | SignatureScheme::DynamicJwt => {
+                Self::Gemini
+            }
+            SignatureScheme::XGoogSignature => Self::Tutorial,
+        }
+    }
+}
 
 /// The reading of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,13 +56,20 @@ pub struct BatchEvent {
 
 impl Envelope {
     /// Reads a body.
-    pub fn parse(body: &[u8]) -> Self {
+    pub fn parse(shape: Shape, body: &[u8]) -> Self {
         if body.trim_ascii().is_empty() {
             return Self::Ping;
         }
         let Ok(envelope) = serde_json::from_slice::<Map<String, Value>>(body) else {
             return Self::Unusable;
         };
+        match shape {
+            Shape::Gemini => Self::gemini(&envelope),
+            Shape::Tutorial => Self::tutorial(&envelope),
+        }
+    }
+
+    fn gemini(envelope: &Map<String, Value>) -> Self {
         let Some(type_) = envelope.get("type").and_then(Value::as_str) else {
             return Self::Unusable;
         };
@@ -60,6 +88,22 @@ impl Envelope {
         };
         let time = envelope.get("timestamp").and_then(Value::as_str).and_then(|text| text.parse().ok());
         Self::Batch(BatchEvent { type_, remote_name, time, marker: marker(&envelope) })
+    }
+
+    /// It knows two events, and no time.
+    fn tutorial(envelope: &Map<String, Value>) -> Self {
+        let Some(type_) = envelope.get("eventType").and_then(Value::as_str) else {
+            return Self::Unusable;
+        };
+        let type_ = match type_ {
+            "batch.completed" => "batch.succeeded",
+            "batch.failed" => "batch.failed",
+            other => return Self::Other(presentable(other)),
+        };
+        match envelope.get("operation").and_then(Value::as_str).and_then(normalise) {
+            Some(remote_name) => Self::Batch(BatchEvent { type_, remote_name, time: None, marker: None }),
+            None => Self::Unusable,
+        }
     }
 
     /// The type, as far as it can be shown.
@@ -141,21 +185,60 @@ mod tests {
             ("hello", Envelope::Unusable),
             ("{", Envelope::Unusable),
         ] {
-            assert_eq!(Envelope::parse(body.as_bytes()), wanted, "{body}");
+            assert_eq!(Envelope::parse(Shape::Gemini, body.as_bytes()), wanted, "{body}");
         }
-        assert_eq!(Envelope::parse(b"\xff"), Envelope::Unusable);
+        assert_eq!(Envelope::parse(Shape::Gemini, b"\xff"), Envelope::Unusable);
+    }
+
+    #[test]
+    fn readings_of_the_tutorial_s() {
+        for (body, wanted) in [
+            ("", Envelope::Ping),
+            (
+                r#"{"eventType":"batch.completed","operation":"batches/a-1"}"#,
+                batch("batch.succeeded", "batches/a-1"),
+            ),
+            (r#"{"eventType":"batch.failed","operation":"a","new":1}"#, batch("batch.failed", "batches/a")),
+            (r#"{"eventType":"batch.failed","operation":"files/a"}"#, Envelope::Unusable),
+            (r#"{"eventType":"batch.failed","operation":["a"]}"#, Envelope::Unusable),
+            (r#"{"eventType":"batch.failed"}"#, Envelope::Unusable),
+            (r#"{"eventType":7,"operation":"a"}"#, Envelope::Unusable),
+            // It does not know these.
+            (
+                r#"{"eventType":"batch.expired","operation":"a"}"#,
+                Envelope::Other(Some("batch.expired".into())),
+            ),
+            (r#"{"eventType":"<b>","operation":"a"}"#, Envelope::Other(None)),
+            // Gemini's.
+            (r#"{"type":"batch.succeeded","data":{"id":"batches/a"}}"#, Envelope::Unusable),
+            (r#"{"type":"ping"}"#, Envelope::Unusable),
+            ("[]", Envelope::Unusable),
+            ("hello", Envelope::Unusable),
+        ] {
+            assert_eq!(Envelope::parse(Shape::Tutorial, body.as_bytes()), wanted, "{body}");
+        }
+        let tutorials = br#"{"eventType":"batch.completed","operation":"batches/a-1"}"#;
+        assert_eq!(Envelope::parse(Shape::Gemini, tutorials), Envelope::Unusable);
+        // Both at once: the route says which one counts.
+        let both =
+            br#"{"type":"batch.failed","data":{"id":"a"},"eventType":"batch.completed","operation":"b"}"#;
+        assert_eq!(Envelope::parse(Shape::Gemini, both), batch("batch.failed", "batches/a"));
+        assert_eq!(Envelope::parse(Shape::Tutorial, both), batch("batch.succeeded", "batches/b"));
     }
 
     #[test]
     fn the_sender_s_time() {
         let body = br#"{"type":"batch.failed","timestamp":"2026-08-20T20:10:25Z","data":{"id":"a"}}"#;
-        let Envelope::Batch(event) = Envelope::parse(body) else { panic!("not a batch event") };
+        let Envelope::Batch(event) = Envelope::parse(Shape::Gemini, body) else {
+            panic!("not a batch event")
+        };
         assert_eq!(event.time, Some("2026-08-20T20:10:25Z".parse().unwrap()));
     }
 
     #[test]
     fn the_marker() {
         let marker = |more: &str| match Envelope::parse(
+            Shape::Gemini,
             format!(r#"{{"type":"batch.failed","data":{{"id":"a"}},{more}}}"#).as_bytes(),
         ) {
             Envelope::Batch(event) => event.marker,

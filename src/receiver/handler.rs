@@ -247,7 +247,7 @@ impl<P: Patch> Handler<P> {
         body: &[u8],
         now: Timestamp,
     ) -> Answer {
-        let envelope = Envelope::parse(body);
+        let envelope = Envelope::parse(route.policy.scheme.into(), body);
         let seen = Seen {
             id: accepted.id.as_ref().into(),
             type_: envelope.type_().map(Into::into),
@@ -255,11 +255,16 @@ impl<P: Patch> Handler<P> {
             key_fingerprint: fingerprint.as_ref().into(),
             time: now,
         };
-        let report = self.deliveries.verified(route, &seen);
+        // What was signed without a time may be a replay, and a replay does not show that its sender still delivers.
+        let timed = accepted.timestamp.is_some();
+        let report = timed.then(|| self.deliveries.verified(route, &seen)).flatten();
         let settle = async {
             match self.ticket(&route.uid, &accepted.id).await {
                 None => Self::settled(report, Outcome::Duplicate).await,
-                Some(ticket) => self.apply(route, ticket, &seen, envelope, report).await,
+                Some(ticket) => {
+                    let report = if timed { report } else { self.deliveries.verified(route, &seen) };
+                    self.apply(route, ticket, &seen, envelope, report).await
+                }
             }
         };
         // One budget for all: waiting for a duplicate in flight, and for a write of our own. A write that is under way

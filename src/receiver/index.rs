@@ -30,6 +30,7 @@ pub struct Batch {
 /// An event as it stands in a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEvent {
+    pub id: Box<str>,
     pub remote_name: Box<str>,
     pub type_: Box<str>,
     pub received: Timestamp,
@@ -174,6 +175,7 @@ impl SlimBatch {
             namespace: metadata.namespace?.into(),
             name: metadata.name?.into(),
             last_event: status.last_event.0.map(|event| StoredEvent {
+                id: event.id.into(),
                 remote_name: event.remote_name.into(),
                 type_: event.type_.into(),
                 received: event.received_time.0,

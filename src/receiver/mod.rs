@@ -60,7 +60,7 @@ use crate::runtime::{admin, tls};
 
 // What else reads a sender's bytes, for the fuzz targets.
 #[cfg(fuzzing)]
-pub use self::{event::Envelope, routes::token_of};
+pub use self::{event::Envelope, event::Shape, routes::token_of};
 
 /// How often early events are looked through.
 const EARLY_TICK: Duration = Duration::from_secs(2);

@@ -52,7 +52,17 @@ const PURE: Crates = Crates::Only(&[
     "ed25519_dalek",
 ]);
 /// What both kinds of resources are made of.
-const WORKSHOP: &[&str] = &["api", "gemini", "submit", "rows", "source", "sink", "controller"];
+const WORKSHOP: &[&str] = &[
+    "api",
+    "gemini",
+    "submit",
+    "rows",
+    "source",
+    "sink",
+    "controller",
+    // Whether a user's secret can be used is for those to say who use it.
+    "receiver::signature",
+];
 
 const BATCH: &[&str] =
     &["api", "gemini", "submit", "rows", "source", "sink", "controller", "runtime::failpoint"];

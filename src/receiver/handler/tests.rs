@@ -18,6 +18,7 @@ use prometheus_client::registry::Registry;
 
 mod dynamic;
 mod slow;
+mod tutorial;
 
 const NOW: i64 = 1_787_256_625;
 const SUCCEEDED: &str =

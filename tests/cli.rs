@@ -73,6 +73,8 @@ fn wrong_flags_are_usage_errors() {
         (&["controller", "--timing-divisor", "0"], &["--timing-divisor"]),
         (&["controller", "--admin-listen", "8080"], &["--admin-listen"]),
         (&["receiver", "--tls-cert", "tls.crt"], &["--tls-key"]),
+        (&["receiver", "--jwks-url", "http://example.com/keys"], &["--jwks-url", "https", "loopback"]),
+        (&["receiver", "--jwks-url", "keys.json"], &["--jwks-url", "https://generativelanguage"]),
         (&["reciever"], &["receiver"]),
         (&[], &["controller, receiver, crd"]),
     ] {
@@ -96,6 +98,8 @@ fn files_and_addresses_that_cannot_be_used_are_named() {
         (&["controller", "--admin-listen", &address], &["--admin-listen", &address, "another address"]),
         (&["receiver", "--tls-cert", none, "--tls-key", none], &["--tls-cert", "--tls-key", none]),
         (&["receiver", "--tls-cert", &empty, "--tls-key", &empty], &["--tls-cert", "no certificate"]),
+        (&["receiver", "--ca-file", none], &["--ca-file", none]),
+        (&["receiver", "--ca-file", &empty], &["--ca-file", "no certificate"]),
         (&["receiver", "--listen", &address], &["--listen", &address, "another address"]),
         (
             &["receiver", "--listen", "127.0.0.1:0", "--admin-listen", &address],

@@ -172,12 +172,15 @@ async fn until<F: AsyncFnMut() -> bool>(what: &str, mut condition: F) {
 }
 
 fn settings() -> Settings {
+    gemini_operator::runtime::crypto::install();
     Settings {
         listen: free(),
         admin_listen: free(),
         operator_namespace: "op".into(),
         watch_namespaces: vec!["a".into()],
         tls: None,
+        jwks_url: receiver::jwks_fetch::GOOGLES.into(),
+        ca_file: None,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::jobs::{self, Input, Job, Output};
 use crate::matcher::Faults;
 use crate::run::LedgerRow;
 use crate::sender::Sent;
+use crate::senders;
 use crate::state::App;
 
 type Query = [(String, String)];
@@ -48,6 +49,9 @@ pub async fn handle(app: &Arc<App>, method: &Method, path: &str, query: &Query, 
         ("POST", ["jobs", id, "finish"]) => finish(app, id, body).await,
         ("POST", ["files", id, "expire"]) => expire(app, id),
         ("POST", ["webhooks", id, "state"]) => webhook_state(app, id, body),
+        ("POST", ["senders"]) => senders::add(app, body),
+        ("POST", ["senders", id]) => senders::change(app, id, body),
+        ("DELETE", ["senders", id]) => senders::remove(app, id),
         ("POST", ["deliveries"]) => deliver(app, body).await,
         ("POST", ["jwks", "rotate"]) => app.keys.rotate().map(|()| app.keys.document()),
         _ => {
@@ -63,7 +67,7 @@ pub async fn handle(app: &Arc<App>, method: &Method, path: &str, query: &Query, 
     }
 }
 
-fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
+pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
     let body = if body.iter().all(u8::is_ascii_whitespace) { b"{}" } else { body };
     serde_json::from_slice(body).map_err(|error| error.to_string())
 }

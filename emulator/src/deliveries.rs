@@ -8,7 +8,8 @@ use crate::faults::{DeliveryFault, Forgery};
 use crate::ledger::DeliveryEntry;
 use crate::matcher::{DeliveryFacts, Fired};
 pub use crate::sender::Sender;
-use crate::sender::{Parcel, Sent};
+use crate::sender::{Parcel, Sent, Signing};
+use crate::senders;
 use crate::state::App;
 
 /// Seconds before the second, third, … attempt; the last one stays.
@@ -31,6 +32,17 @@ pub struct Event {
 enum Target {
     Webhook(String),
     Dynamic(String),
+    /// Somebody's own program, beside the API.
+    Sender(String),
+}
+
+impl Target {
+    fn webhook(&self) -> Option<&str> {
+        match self {
+            Self::Webhook(id) => Some(id),
+            Self::Dynamic(_) | Self::Sender(_) => None,
+        }
+    }
 }
 
 struct Delivery {
@@ -53,6 +65,9 @@ pub fn emit(app: &Arc<App>, project: &str, event: &Event) {
     };
     for target in targets {
         start(app, target, project, event.clone());
+    }
+    for (sender, told) in senders::tell(app, project, event) {
+        start(app, Target::Sender(sender), project, told);
     }
 }
 
@@ -94,13 +109,14 @@ async fn deliver(app: Arc<App>, delivery: Delivery) {
 }
 
 /// The address and the keys as they are now; None: nobody wants it any more.
-fn destination(
-    app: &App,
-    delivery: &Delivery,
-    fault: Option<&DeliveryFault>,
-) -> Option<(String, Vec<[u8; 32]>)> {
+fn destination(app: &App, delivery: &Delivery, fault: Option<&DeliveryFault>) -> Option<(String, Signing)> {
     match &delivery.target {
-        Target::Dynamic(uri) => Some((uri.clone(), Vec::new())),
+        Target::Dynamic(uri) => Some((uri.clone(), Signing::Dynamic)),
+        Target::Sender(id) => {
+            let state = app.state();
+            let sender = state.senders.get(id)?;
+            Some((sender.url.clone(), Signing::XGoog(sender.secret.clone().into_bytes())))
+        }
         Target::Webhook(id) => {
             let now = app.now();
             let state = app.state();
@@ -109,19 +125,15 @@ fn destination(
                 return None;
             }
             let mode = fault.and_then(|fault| fault.sign).unwrap_or(state.faults.options.sign);
-            Some((webhook.uri.clone(), webhook.signing_keys(mode, now)))
+            Some((webhook.uri.clone(), Signing::Static(webhook.signing_keys(mode, now))))
         }
     }
 }
 
 fn match_fault(app: &App, delivery: &Delivery, url: &str, attempt: u64) -> Option<Fired<DeliveryFault>> {
-    let webhook = match &delivery.target {
-        Target::Webhook(id) => Some(id.as_str()),
-        Target::Dynamic(_) => None,
-    };
     app.state().faults.delivery(&DeliveryFacts {
         event_type: &delivery.event.event_type,
-        webhook,
+        webhook: delivery.target.webhook(),
         batch: delivery.event.batch.as_deref(),
         url,
         project: &delivery.project,
@@ -151,11 +163,11 @@ async fn one_attempt(app: &Arc<App>, delivery: &Delivery, attempt: u64) -> Next 
         let _ = tokio::time::timeout(REORDER_WAIT, others.changed()).await;
     }
     // Looked up again: a rotation or a deletion may have come in between.
-    let Some((url, keys)) = destination(app, delivery, fault) else {
+    let Some((url, signing)) = destination(app, delivery, fault) else {
         record(app, delivery, attempt, &url, "disabled", None, label);
         return Next::Stop;
     };
-    let sent = send(app, delivery, &url, &keys, fault).await;
+    let sent = send(app, delivery, &url, &signing, fault).await;
     app.delivered.send_modify(|count| *count = count.wrapping_add(1));
     let good = sent.good();
     record(
@@ -168,7 +180,7 @@ async fn one_attempt(app: &Arc<App>, delivery: &Delivery, attempt: u64) -> Next 
         label.clone(),
     );
     for _ in 0..fault.and_then(|fault| fault.duplicate).unwrap_or(0) {
-        let again = send(app, delivery, &url, &keys, fault).await;
+        let again = send(app, delivery, &url, &signing, fault).await;
         record(app, delivery, attempt, &url, "extra", Some(&again), label.clone());
     }
     note(app, delivery, good);
@@ -179,7 +191,7 @@ async fn send(
     app: &App,
     delivery: &Delivery,
     url: &str,
-    keys: &[[u8; 32]],
+    signing: &Signing,
     fault: Option<&DeliveryFault>,
 ) -> Sent {
     if let Some(status) = fault.and_then(|fault| fault.status) {
@@ -192,8 +204,7 @@ async fn send(
     let parcel = Parcel {
         id: delivery.message_id.clone(),
         body,
-        keys: keys.to_vec(),
-        dynamic: matches!(delivery.target, Target::Dynamic(_)),
+        signing: signing.clone(),
         forge: fault.and_then(|fault| fault.forge),
     };
     app.sender.send(url, &parcel, &app.keys).await
@@ -250,17 +261,13 @@ fn record(
         Some(Sent::Answered { status, micros }) => (Some(*status), None, Some(*micros)),
         Some(Sent::Failed(error)) => (None, Some(error.clone()), None),
     };
-    let webhook = match &delivery.target {
-        Target::Webhook(id) => Some(id.clone()),
-        Target::Dynamic(_) => None,
-    };
     let entry = DeliveryEntry {
         seq: 0,
         time: String::new(),
         ended: String::new(),
         event_type: delivery.event.event_type.clone(),
         batch: delivery.event.batch.clone(),
-        webhook,
+        webhook: delivery.target.webhook().map(str::to_owned),
         url: url.to_owned(),
         webhook_id: delivery.message_id.clone(),
         attempt,

@@ -23,6 +23,7 @@ pub mod page;
 pub mod rows;
 pub mod run;
 pub mod sender;
+pub mod senders;
 pub mod server;
 pub mod state;
 pub mod webhooks;

@@ -42,14 +42,22 @@ impl FromStr for Resolve {
     }
 }
 
+/// What a delivery is signed by.
+#[derive(Clone)]
+pub enum Signing {
+    /// Keys of a static webhook.
+    Static(Vec<[u8; 32]>),
+    /// The keys of the JWKS.
+    Dynamic,
+    /// A secret that somebody has thought of, over the body alone.
+    XGoog(Vec<u8>),
+}
+
 /// What is to be sent.
-#[derive(Debug)]
 pub struct Parcel {
     pub id: String,
     pub body: String,
-    /// Keys of a static webhook.
-    pub keys: Vec<[u8; 32]>,
-    pub dynamic: bool,
+    pub signing: Signing,
     pub forge: Option<Forgery>,
 }
 
@@ -95,13 +103,16 @@ impl Sender {
     pub async fn send(&self, url: &str, parcel: &Parcel, keys: &Keys) -> Sent {
         let timestamp = (real() / SECOND).saturating_add(forged_offset(parcel.forge));
         let signature = signature(parcel, url, timestamp, keys);
-        let mut headers = vec![
-            ("content-type".to_owned(), "application/json".to_owned()),
-            ("webhook-id".to_owned(), parcel.id.clone()),
-            ("webhook-timestamp".to_owned(), timestamp.to_string()),
-        ];
+        let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+        let name = if matches!(parcel.signing, Signing::XGoog(_)) {
+            "x-goog-signature"
+        } else {
+            headers.push(("webhook-id".to_owned(), parcel.id.clone()));
+            headers.push(("webhook-timestamp".to_owned(), timestamp.to_string()));
+            "webhook-signature"
+        };
         if let Some(signature) = signature {
-            headers.push(("webhook-signature".to_owned(), signature));
+            headers.push((name.to_owned(), signature));
         }
         let mut body = parcel.body.clone().into_bytes();
         if parcel.forge == Some(Forgery::Body) {
@@ -167,14 +178,17 @@ fn client(roots: &[reqwest::Certificate], resolve: Option<&Resolve>) -> Result<r
         .map_err(|error| format!("delivery client: {}", causes(&error)))
 }
 
-/// The value of `webhook-signature`; None where there is none.
+/// The value of the header that it is in; None where there is none.
 fn signature(parcel: &Parcel, url: &str, timestamp: i64, keys: &Keys) -> Option<String> {
     let content = format!("{}.{timestamp}.{}", parcel.id, parcel.body);
-    let signature = match (parcel.forge, parcel.dynamic) {
+    let other = [0x5a; 32];
+    let signature = match (parcel.forge, &parcel.signing) {
         (Some(Forgery::Unsigned), _) => return None,
-        (Some(Forgery::Secret), _) => static_signature(&[[0x5a; 32]], content.as_bytes()),
-        (_, true) => keys.sign(url, content.as_bytes()),
-        (_, false) => static_signature(&parcel.keys, content.as_bytes()),
+        (Some(Forgery::Secret), Signing::XGoog(_)) => x_goog(&other, &parcel.body),
+        (Some(Forgery::Secret), _) => static_signature(&[other], content.as_bytes()),
+        (_, Signing::Dynamic) => keys.sign(url, content.as_bytes()),
+        (_, Signing::Static(keys)) => static_signature(keys, content.as_bytes()),
+        (_, Signing::XGoog(secret)) => x_goog(secret, &parcel.body),
     };
     if parcel.forge == Some(Forgery::Signature) {
         return Some(flipped(&signature));
@@ -186,6 +200,12 @@ fn signature(parcel: &Parcel, url: &str, timestamp: i64, keys: &Keys) -> Option<
 pub fn static_signature(keys: &[[u8; 32]], content: &[u8]) -> String {
     let entries: Vec<String> = keys.iter().map(|key| format!("v1,{}", mac(key, content))).collect();
     entries.join(" ")
+}
+
+/// Hex of the HMAC-SHA256 of the body.
+fn x_goog(secret: &[u8], body: &str) -> String {
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), body.as_bytes());
+    data_encoding::HEXLOWER.encode(tag.as_ref())
 }
 
 /// Base64 of the HMAC-SHA256.
@@ -203,7 +223,10 @@ fn flipped(signature: &str) -> String {
                 let first = if text.starts_with('A') { 'B' } else { 'A' };
                 format!("{version},{first}{}", text.get(1..).unwrap_or_default())
             }
-            None => entry.to_owned(),
+            None => {
+                let first = if entry.starts_with('0') { '1' } else { '0' };
+                format!("{first}{}", entry.get(1..).unwrap_or_default())
+            }
         })
         .collect();
     entries.join(" ")
@@ -229,6 +252,14 @@ mod tests {
         let key = data_encoding::BASE64.decode(b"C2FVsBQIhrscChlQIMV+b5sSYspob7oD").unwrap();
         let content = "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk.1649367553.{\"email\":\"test@example.com\",\"username\":\"test_user\"}";
         assert_eq!(mac(&key, content.as_bytes()), "tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw=");
+    }
+
+    #[test]
+    fn the_tutorials_vector_is_signed_alike() {
+        // By: printf '%s' '{"a":1}' | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef
+        let signature = x_goog(b"0123456789abcdef0123456789abcdef", r#"{"a":1}"#);
+        assert_eq!(signature, "f0546246da9e2349100c845a8561214788d75d900f3c086a72fcfa03bb1f42ab");
+        assert_ne!(flipped(&signature), signature);
     }
 
     #[test]

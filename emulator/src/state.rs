@@ -16,6 +16,7 @@ use crate::jobs::Job;
 use crate::jwks::Keys;
 use crate::ledger::Ledger;
 use crate::matcher::Faults;
+use crate::senders::Beside;
 use crate::webhooks::Webhook;
 
 /// What the command line decides.
@@ -40,6 +41,8 @@ pub struct State {
     /// What is next to happen to a job, in order of time.
     pub due: BTreeSet<(Nanos, String)>,
     pub webhooks: BTreeMap<String, Webhook>,
+    /// Programs beside the API that tell of ended jobs.
+    pub senders: BTreeMap<String, Beside>,
     pub ledger: Ledger,
     pub faults: Faults,
     /// Rows that ran at least once (digests of project, key and request).

@@ -34,15 +34,18 @@ pub mod batch_type {
 
 /// Condition types of a GeminiWebhook.
 pub mod webhook_type {
-    /// The endpoint is registered at Gemini and its id is recorded.
+    /// The endpoint is registered at Gemini and its id is recorded, or the operator has nothing to register.
     pub const REGISTERED: &str = "Registered";
     /// The signing secret is stored where the receiver reads it.
     pub const SECRET_READY: &str = "SecretReady";
-    /// The provider's ping arrived at our own receiver with a valid signature.
+    /// The provider's ping arrived at our own receiver with a valid signature; where there are no pings, a delivery.
     pub const ENDPOINT_REACHABLE: &str = "EndpointReachable";
     /// The provider delivers, and nothing is in sight that will end it, such as a clock that goes wrong.
     pub const DELIVERY_HEALTHY: &str = "DeliveryHealthy";
-    /// Registered, proven and delivering; batches may rely on this webhook.
+    /// Deliveries can be sent again by whoever overhears one: what the scheme of the route cannot prevent.
+    pub const REPLAYABLE_SIGNATURE: &str = "ReplayableSignature";
+    /// Registered, proven and delivering; batches may rely on this webhook. One that the operator does not register is
+    /// ready when deliveries can be verified.
     pub const READY: &str = "Ready";
 }
 

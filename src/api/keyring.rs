@@ -18,7 +18,7 @@ pub const KEYRING_SECRET: &str = "gemini-operator-signing";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyringEntry {
-    /// Id of the registration at Gemini that these secrets belong to.
+    /// Id of the registration at Gemini that these secrets belong to; `external`, if somebody else has made it.
     pub registration: String,
     /// The one scheme of the route.
     pub scheme: SignatureScheme,
@@ -31,6 +31,16 @@ pub struct KeyringEntry {
     /// Older ones that Gemini may still sign with; at most 3.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previous: Vec<PreviousSecret>,
+    /// Random, and never shown: what the fingerprints of secrets that a user has thought of are made with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub salt: Option<String>,
+}
+
+impl KeyringEntry {
+    /// Names one of the secrets of this entry without telling it.
+    pub fn fingerprint(&self, secret: &SecretString) -> String {
+        salted(self.salt.as_deref().unwrap_or_default(), secret)
+    }
 }
 
 /// A secret that was rotated out.
@@ -45,11 +55,19 @@ pub struct PreviousSecret {
 
 /// Names a signing secret without telling it: the receiver reports it with a delivery, the controller compares.
 ///
-/// A signing secret has at least 192 random bits, so that a plain digest of it cannot be searched.
+/// One that Gemini has made has at least 192 random bits, so that a plain digest of it cannot be searched. Not so one that a
+/// user has thought of: the name of such is salted, see [`KeyringEntry::fingerprint`].
 pub fn fingerprint(secret: &SecretString) -> String {
+    salted("", secret)
+}
+
+fn salted(salt: &str, secret: &SecretString) -> String {
     let text = secret.expose_secret().as_bytes();
-    let digest =
-        Sha256::new().chain_update(b"gemini-operator signing fingerprint").chain_update(text).finalize();
+    let digest = Sha256::new()
+        .chain_update(b"gemini-operator signing fingerprint")
+        .chain_update(salt)
+        .chain_update(text)
+        .finalize();
     HEXLOWER.encode(digest.get(..8).unwrap_or_default())
 }
 
@@ -76,5 +94,11 @@ mod tests {
         assert_ne!(a, b);
         assert_eq!(a, fingerprint(&"whsec_canary".into()));
         assert!(a.len() == 16 && !a.contains("canary"), "{a}");
+        let text =
+            r#"{"registration":"external","scheme":"XGoogSignature","current":"whsec_canary","salt":"s"}"#;
+        let entry: KeyringEntry = serde_json::from_str(text).unwrap();
+        assert_ne!(entry.fingerprint(&entry.current), a, "a guess cannot be tried without the salt");
+        let plain = KeyringEntry { salt: None, ..entry };
+        assert_eq!(plain.fingerprint(&plain.current), a);
     }
 }

@@ -404,10 +404,11 @@ pub struct LastDelivery {
     /// Our clock less the sender's, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skew_seconds: Option<i64>,
-    /// Fingerprint of the signing secret that verified it.
+    /// Fingerprint of the signing secret that verified it; of a public key of Gemini's, its thumbprint (RFC 7638).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_fingerprint: Option<String>,
-    /// A delivery that was refused while a self-test was outstanding.
+    /// A delivery that was refused while a self-test was outstanding; or one whose token is Gemini's and for another
+    /// audience than this webhook's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<RejectedDelivery>,
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::draft::Draft;
-use super::observed::{InputProblem, ModelFacts, Observed, SinkProblem};
+use super::observed::{InputProblem, ModelFacts, Observed, SinkProblem, Tracking};
 use super::plan::{Env, Plan, Step, claim_of, place};
 use super::submission::open_run;
 use crate::api::SUBMIT_KEY_ANNOTATION;
-use crate::api::batch::{GeminiBatch, GeminiBatchStatus, Phase, Run};
+use crate::api::batch::{GeminiBatch, GeminiBatchStatus, Phase, Run, WebhookMode};
 use crate::api::condition::{Is, batch_type};
-use crate::controller::{Credentials, Next, is_claimed};
+use crate::controller::{Credentials, Next, after, is_claimed, until};
 use crate::submit;
 
 /// Everything that is checked before anything is spent, then the upload, then the intent.
@@ -78,7 +78,30 @@ pub fn admission(batch: &GeminiBatch, mut draft: Draft, n: i32, seen: &Observed,
         draft.progressing("RateLimited", message);
         return draft.plan(Step::None, Next::After(seen.gate));
     }
-    intend(batch, draft, n, fingerprint, &file.name, env)
+    if let Some((left, message)) = address_awaited(batch, seen, env) {
+        draft.set(batch_type::WEBHOOK_TRACKED, Is::False, "WebhookNotReady", &message);
+        return draft.plan(Step::None, Next::After(left.min(env.timing.retry)));
+    }
+    let webhook_uri = match &seen.tracking {
+        Some(Tracking::Dynamic { url, .. }) => Some(url.clone()),
+        _ => None,
+    };
+    let rows = draft.status.input.as_ref().map_or(0, |input| input.rows);
+    let marker = submit::marker(env.secret, draft.key(), n, &claim_of(batch, &draft.status));
+    let open = open_run(n, env.nonce, marker, fingerprint, env);
+    intend(draft, Run { input_file: file.name, rows, webhook_uri, ..open }, env)
+}
+
+/// How much longer a new batch that asks for an address waits for one: it cannot be given to the job later. What is older,
+/// or waited in vain, goes on without, and the sweep finds its end.
+fn address_awaited(batch: &GeminiBatch, seen: &Observed, env: &Env<'_>) -> Option<(Duration, String)> {
+    let Some(Tracking::NotReady(why)) = &seen.tracking else { return None };
+    let created = batch.metadata.creation_timestamp.as_ref()?.0;
+    let end = after(created, env.timing.sweep_bare);
+    let awaited = batch.spec.webhook.mode == WebhookMode::Dynamic && end > env.now;
+    awaited.then(|| {
+        (until(end, env.now), format!("{why}. The job is submitted without its address at {end:.0}"))
+    })
 }
 
 fn wait_for_input(mut draft: Draft, reason: &str, message: &str, env: &Env<'_>) -> Plan {
@@ -88,19 +111,9 @@ fn wait_for_input(mut draft: Draft, reason: &str, message: &str, env: &Env<'_>) 
 }
 
 /// The durable intent. Only the process whose compare-and-swap of this status succeeded may POST.
-fn intend(
-    batch: &GeminiBatch,
-    mut draft: Draft,
-    n: i32,
-    fingerprint: &str,
-    file: &str,
-    env: &Env<'_>,
-) -> Plan {
-    let rows = draft.status.input.as_ref().map_or(0, |i| i.rows);
-    let marker = submit::marker(env.secret, draft.key(), n, &claim_of(batch, &draft.status));
+fn intend(mut draft: Draft, run: Run, env: &Env<'_>) -> Plan {
     draft.status.start_time.get_or_insert(Time(env.now));
-    draft.status.runs =
-        vec![Run { input_file: file.into(), rows, ..open_run(n, env.nonce, marker, fingerprint, env) }];
+    draft.status.runs = vec![run];
     draft.set(batch_type::SUBMITTED, Is::False, "Submitting", "");
     draft.phase(Phase::Submitting);
     draft.progressing("Submitting", "");

@@ -21,6 +21,7 @@ mod submission;
 #[cfg(test)]
 mod tests;
 mod tracker;
+mod tracking;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -8,13 +8,11 @@ use super::gone::{self, Absence};
 use super::observed::{
     InputFacts, InputProblem, JobFacts, Listed, ModelFacts, Observed, SinkProblem, Tracking,
 };
-use super::plan::{Needs, claim_of, newest_run};
+use super::plan::{Needs, claim_of, newest_run, submitted};
 use super::points::{Point, around};
 use super::schedule::is_terminal;
-use super::tracker;
-use crate::api::batch::{Run, WebhookMode};
-use crate::api::condition::{is_true, webhook_type};
-use crate::api::webhook::GeminiWebhook;
+use super::{tracker, tracking};
+use crate::api::batch::Run;
 use crate::controller::{Credentials, Error};
 use crate::gemini::{self, ApiKey, Batch, Class};
 use crate::rows::{self, InputErrorKind, Rendered};
@@ -390,32 +388,10 @@ fn ours(subject: &Subject<'_>, jobs: &[Batch]) -> Vec<submit::Job> {
         .collect()
 }
 
-/// Which webhook will tell of the end: ready, of the same key, in this namespace or the operator's.
+/// Which webhook will tell of the end. `fingerprint`: the API key of today, if there is one.
 fn tracking(subject: &Subject<'_>, fingerprint: Option<&str>) -> Tracking {
-    let choice = &subject.batch.spec.webhook;
-    if choice.mode == WebhookMode::None {
-        return Tracking::SweepOnly("spec.webhook.mode is None".into());
-    }
-    let keys = tracker::keys(subject, fingerprint);
-    let candidates = tracker::candidates(subject);
-    let candidates: Vec<&GeminiWebhook> = candidates.iter().filter_map(tracker::Candidate::webhook).collect();
-    let usable = candidates.iter().filter(|w| {
-        w.status.as_ref().is_some_and(|s| {
-            let key = s.key_fingerprint.as_deref();
-            is_true(&s.conditions, webhook_type::READY) && key.is_some() && keys.contains(&key)
-        })
-    });
-    let full_name = |w: &GeminiWebhook| {
-        let part = |text: &Option<String>| text.clone().unwrap_or_default();
-        format!("{}/{}", part(&w.metadata.namespace), part(&w.metadata.name))
-    };
-    match usable.map(|w| full_name(w)).min() {
-        Some(webhook) => Tracking::Static { webhook },
-        None if candidates.is_empty() && choice.name.is_none() && choice.mode == WebhookMode::Auto => {
-            Tracking::SweepOnly("there is no GeminiWebhook for this namespace; a list call finds the end".into())
-        }
-        None => Tracking::NotReady(
-            "no ready GeminiWebhook with this API key was found; until there is one, a list call finds the end".into(),
-        ),
-    }
+    let near = [subject.namespace(), subject.ctx.operator_namespace.as_str()];
+    let webhooks = subject.ctx.webhooks();
+    let readable = webhooks.iter().filter_map(|webhook| webhook.0.as_ref().ok());
+    tracking::of(&subject.batch.spec.webhook, near, fingerprint, submitted(&subject.batch), readable)
 }

@@ -115,6 +115,11 @@ pub fn newest_run(batch: &GeminiBatch) -> Option<&Run> {
     batch.status.as_ref().and_then(run)
 }
 
+/// The newest run, if its job is at Gemini.
+pub fn submitted(batch: &GeminiBatch) -> Option<&Run> {
+    newest_run(batch).filter(|run| run.submission == Submission::Recorded)
+}
+
 fn run(status: &GeminiBatchStatus) -> Option<&Run> {
     status.runs.last()
 }
@@ -185,7 +190,7 @@ pub fn needs(batch: &GeminiBatch, memory: &Memory, env: &Env<'_>) -> Needs {
 
 fn admission_needs(batch: &GeminiBatch) -> Needs {
     let quiet = batch.spec.suspend || batch.spec.cancelled;
-    Needs { credentials: !quiet, admission: !quiet, ..Needs::default() }
+    Needs { credentials: !quiet, admission: !quiet, tracking: !quiet, ..Needs::default() }
 }
 
 /// The decision about a batch that is not being deleted.
@@ -362,6 +367,11 @@ fn track(draft: &mut Draft, mode: WebhookMode, tracking: &Tracking) {
         Tracking::Static { webhook } => {
             (Is::True, "Static", format!("GeminiWebhook {webhook} reports the end"))
         }
+        Tracking::Dynamic { webhook, .. } => (
+            Is::True,
+            "Dynamic",
+            format!("GeminiWebhook {webhook}, whose address the job was given, reports the end"),
+        ),
         Tracking::NotReady(why) if mode != WebhookMode::None => (Is::False, "WebhookNotReady", why.clone()),
         Tracking::NotReady(why) | Tracking::SweepOnly(why) => (Is::False, "SweepOnly", why.clone()),
     };

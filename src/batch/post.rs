@@ -11,10 +11,10 @@ use secrecy::ExposeSecret;
 use super::plan::newest_run;
 use super::points::{Point, after, around, before};
 use super::{Subject, record, write};
-use crate::api::GeminiBatch;
 use crate::api::batch::{GeminiBatchStatus, Run};
+use crate::api::{GeminiBatch, SUBMIT_KEY_METADATA};
 use crate::controller::{Context, Error, Metrics, OutcomeLabels, is_kept, is_not_found};
-use crate::gemini::{self, ApiKey, Class};
+use crate::gemini::{self, ApiKey, Class, Hook};
 use crate::submit::{PostEnd, Refusal, Verdict, classify};
 
 /// Longest pause between two tries to record a job's name.
@@ -85,6 +85,12 @@ impl Attempt {
         self.batch.metadata.name.as_deref().unwrap_or_default()
     }
 
+    /// K.
+    fn submit_key(&self) -> &str {
+        let identity = self.batch.status.as_ref().and_then(|status| status.identity.as_ref());
+        identity.map_or("", |identity| identity.submit_key.as_str())
+    }
+
     async fn send(&self, run: &Run) -> Verdict {
         before(Point::Gate);
         if self.read.elapsed() > self.ctx.timing.submit_gate {
@@ -97,7 +103,12 @@ impl Attempt {
         }
         after(Point::Gate);
         let (gemini, model) = (&self.ctx.gemini, &self.batch.spec.model);
-        let post = gemini.create_batch(&self.key, model, &run.marker, &run.input_file);
+        // By the intent: what is sent was decided, and is durable, before.
+        let hook = run.webhook_uri.as_deref().map(|uri| Hook {
+            uri,
+            user_metadata: [(SUBMIT_KEY_METADATA, format!("{}.{}", self.submit_key(), run.attempt))].into(),
+        });
+        let post = gemini.create_batch(&self.key, model, &run.marker, &run.input_file, hook);
         let verdict = classify(match around(Point::Post, post).await {
             gemini::PostEnd::NotSent(why) => PostEnd::NotSent(why),
             gemini::PostEnd::Broken(why) => PostEnd::Broken(why),

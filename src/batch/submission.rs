@@ -57,6 +57,7 @@ pub fn open_run(attempt: i32, nonce: &str, marker: String, fingerprint: &str, en
         marker,
         input_file: String::new(),
         key_fingerprint: fingerprint.into(),
+        webhook_uri: None,
         intent_time: Time(env.now),
         fenced_files: vec![],
         fenced_time: None,

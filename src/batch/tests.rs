@@ -1,5 +1,6 @@
 //! `plan` as a table, and its two properties: the end is absorbing, and planning twice without a change plans nothing.
 
+mod address;
 mod deliver;
 mod doubt;
 mod past;
@@ -372,6 +373,10 @@ fn any_seen() -> impl Strategy<Value = Observed> {
         Just(None),
         Just(Some(Tracking::SweepOnly("m".into()))),
         Just(Some(Tracking::Static { webhook: "team/main".into() })),
+        Just(Some(Tracking::Dynamic {
+            webhook: "team/dynamic".into(),
+            url: "https://hooks.test/v1/h/t".into()
+        })),
     ];
     let listing = proptest::option::of(Just(Listed { started: now(), jobs: vec![] }));
     let swept = any::<bool>();

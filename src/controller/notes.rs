@@ -13,7 +13,7 @@ pub struct Note {
 }
 
 /// Reasons that are steps on the way: seen in the condition, not worth an Event.
-const QUIET: [&str; 10] = [
+const QUIET: [&str; 12] = [
     "Staging",
     "Submitting",
     "NotStarted",
@@ -21,6 +21,8 @@ const QUIET: [&str; 10] = [
     "Queued",
     "Registering",
     "Rotating",
+    "Storing",
+    "NotRequired",
     "NotTested",
     "Suspended",
     "Resumed",
@@ -28,7 +30,8 @@ const QUIET: [&str; 10] = [
 /// kstatus mirrors and derived types say what another condition says already.
 const MIRRORS: [&str; 3] = [batch_type::RECONCILING, batch_type::STALLED, webhook_type::READY];
 
-const BAD_WHEN_TRUE: [&str; 2] = [batch_type::FAILED, batch_type::DUPLICATE_JOBS];
+const BAD_WHEN_TRUE: [&str; 3] =
+    [batch_type::FAILED, batch_type::DUPLICATE_JOBS, webhook_type::REPLAYABLE_SIGNATURE];
 
 /// Events for what changed from `before` to `after`.
 pub fn notes(before: &[Condition], after: &[Condition]) -> Vec<Note> {

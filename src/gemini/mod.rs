@@ -18,5 +18,5 @@ pub use batches::{Batch, BatchListing, BatchStats, Model, State, parse_operation
 pub use error::{Class, Error, ParsedError, parse_error};
 pub use files::{Download, File, FilePage, FileState};
 pub use http::{ApiKey, Gemini, Settings, Timeouts, check_base_url, check_version};
-pub use submit::PostEnd;
+pub use submit::{Hook, PostEnd};
 pub use webhooks::{CreatedWebhook, Revocation, SigningSecret, Webhook, WebhookChange, WebhookState};

@@ -3,6 +3,7 @@
 //! Its client differs from the general one: no proxy from the environment, no connection that was used before, one
 //! time limit over everything. Neither client follows redirects or retries.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -33,6 +34,14 @@ pub enum PostEnd {
     Broken(String),
 }
 
+/// An address of the job's own, which takes the place of all registered webhooks.
+#[derive(Clone, Debug)]
+pub struct Hook<'a> {
+    pub uri: &'a str,
+    /// Comes back with each event.
+    pub user_metadata: BTreeMap<&'static str, String>,
+}
+
 impl Gemini {
     /// Sends exactly one request to create a job, or none.
     pub async fn create_batch(
@@ -41,14 +50,17 @@ impl Gemini {
         model: &str,
         display_name: &str,
         input_file: &str,
+        hook: Option<Hook<'_>>,
     ) -> PostEnd {
         let (path, header) = match (model_path(model), id_in("files", input_file), key_header(key)) {
             (Ok(path), Ok(_), Ok(header)) => (path, header),
             (Err(e), _, _) | (_, Err(e), _) | (_, _, Err(e)) => return PostEnd::NotSent(e.message),
         };
-        let body = json!({
-            "batch": { "displayName": display_name, "inputConfig": { "fileName": input_file } }
-        });
+        let mut batch = json!({ "displayName": display_name, "inputConfig": { "fileName": input_file } });
+        if let Some(Hook { uri, user_metadata }) = hook {
+            batch["webhookConfig"] = json!({ "uris": [uri], "userMetadata": user_metadata });
+        }
+        let body = json!({ "batch": batch });
         let request = self
             .submit
             .request(Method::POST, self.url(&format!("{path}:batchGenerateContent")))

@@ -2,7 +2,7 @@
 //!
 //! Written at most once a minute; at once while a self-test is outstanding, and a ping always: it is sent once, and it
 //! may be here before the word that it was asked for. Deliveries that were refused are reported only during a
-//! self-test, so that abuse causes no writes.
+//! self-test, so that abuse causes no writes; but for those that only the provider can have signed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -89,6 +89,26 @@ impl<P: Patch> Deliveries<P> {
         drop(self.submit(route, report));
     }
 
+    /// Reports an authentic token that is for somebody else. No stranger can make one, and nobody documents to whom
+    /// Gemini addresses its own: so it is told as a verified delivery is, at most once a minute, and of the same
+    /// audience once.
+    pub fn misaddressed(&self, route: &Route, reason: Rejection, audience: String, now: Timestamp) {
+        let mut known = self.flights.writer().known();
+        let last = newest(route, known.get(&route.uid)).unwrap_or_default();
+        let rejected = RejectedDelivery {
+            reason: reason.as_str().into(),
+            time: Time(now),
+            observed_audience: Some(audience),
+        };
+        if !is_news(&rejected, last.rejected.as_ref()) {
+            return;
+        }
+        let report = LastDelivery { rejected: Some(rejected), ..last };
+        known.insert(route.uid.clone(), report.clone());
+        drop(known);
+        drop(self.submit(route, report));
+    }
+
     /// A webhook is gone.
     pub fn forget(&self, webhook_uid: &str) {
         self.flights.writer().known().remove(webhook_uid);
@@ -135,6 +155,14 @@ fn due(seen: &Seen, ping_sent: Option<Timestamp>, last: Option<&LastDelivery>) -
         Some(time) if seconds(now, time) < limits::DELIVERY_INTERVAL.as_secs() => Due::No,
         _ => Due::Routine,
     }
+}
+
+/// Whether it says more than what was last reported, and not too soon after it.
+fn is_news(rejected: &RejectedDelivery, last: Option<&RejectedDelivery>) -> bool {
+    last.is_none_or(|last| {
+        let same = (&last.reason, &last.observed_audience) == (&rejected.reason, &rejected.observed_audience);
+        !same && seconds(rejected.time.0, last.time.0) >= limits::DELIVERY_INTERVAL.as_secs()
+    })
 }
 
 /// Whether a self-test that was sent then is still outstanding, unless it was answered.
@@ -198,6 +226,26 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    #[test]
+    fn of_an_audience_is_told_once() {
+        let rejected = |second, reason: &str, audience: Option<&str>| RejectedDelivery {
+            reason: reason.into(),
+            time: Time(at(second)),
+            observed_audience: audience.map(Into::into),
+        };
+        let new = rejected(60, "aud", Some("a"));
+        assert!(is_news(&new, None));
+        for (last, wanted) in [
+            (rejected(0, "aud", Some("a")), false),
+            (rejected(0, "aud", Some("b")), true),
+            (rejected(1, "aud", Some("b")), false),
+            (rejected(0, "kid", None), true),
+            (rejected(-100_000, "aud", Some("a")), false),
+        ] {
+            assert_eq!(is_news(&new, Some(&last)), wanted, "{last:?}");
+        }
     }
 
     fn last(second: i64, type_: &str, fingerprint: &str) -> LastDelivery {

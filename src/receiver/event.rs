@@ -1,10 +1,32 @@
-//! What a verified body says: a pure reading of Gemini's envelope. It is a hint, so nothing in it is trusted further
+//! What a verified body says: a pure reading of Gemini's envelope, or of the one that goes with `X-Goog-Signature`. It is a hint, so nothing in it is trusted further
 //! than to say at which job to look.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::limits::TYPE_BYTES;
+use super::limits::{MARKER_BYTES, TYPE_BYTES};
+use crate::api::SUBMIT_KEY_METADATA;
+use crate::api::webhook::SignatureScheme;
+
+/// Which envelope a route's deliveries come in: one for each scheme, and never the other one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Gemini's: `type`, `data.id`.
+    Gemini,
+    /// The tutorial's: `eventType`, `operation`.
+    Tutorial,
+}
+
+impl From<SignatureScheme> for Shape {
+    fn from(scheme: SignatureScheme) -> Self {
+        match scheme {
+            SignatureScheme::StandardWebhooks | SignatureScheme::DynamicV1a | SignatureScheme::DynamicJwt => {
+                Self::Gemini
+            }
+            SignatureScheme::XGoogSignature => Self::Tutorial,
+        }
+    }
+}
 
 /// The reading of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,17 +50,26 @@ pub struct BatchEvent {
     pub remote_name: String,
     /// The sender's time.
     pub time: Option<Timestamp>,
+    /// `<K>.<n>`: what its batch gave along with the job, to have it back. Only of jobs with an address of their own.
+    pub marker: Option<String>,
 }
 
 impl Envelope {
     /// Reads a body.
-    pub fn parse(body: &[u8]) -> Self {
+    pub fn parse(shape: Shape, body: &[u8]) -> Self {
         if body.trim_ascii().is_empty() {
             return Self::Ping;
         }
         let Ok(envelope) = serde_json::from_slice::<Map<String, Value>>(body) else {
             return Self::Unusable;
         };
+        match shape {
+            Shape::Gemini => Self::gemini(&envelope),
+            Shape::Tutorial => Self::tutorial(&envelope),
+        }
+    }
+
+    fn gemini(envelope: &Map<String, Value>) -> Self {
         let Some(type_) = envelope.get("type").and_then(Value::as_str) else {
             return Self::Unusable;
         };
@@ -56,7 +87,23 @@ impl Envelope {
             return Self::Unusable;
         };
         let time = envelope.get("timestamp").and_then(Value::as_str).and_then(|text| text.parse().ok());
-        Self::Batch(BatchEvent { type_, remote_name, time })
+        Self::Batch(BatchEvent { type_, remote_name, time, marker: marker(&envelope) })
+    }
+
+    /// It knows two events, and no time.
+    fn tutorial(envelope: &Map<String, Value>) -> Self {
+        let Some(type_) = envelope.get("eventType").and_then(Value::as_str) else {
+            return Self::Unusable;
+        };
+        let type_ = match type_ {
+            "batch.completed" => "batch.succeeded",
+            "batch.failed" => "batch.failed",
+            other => return Self::Other(presentable(other)),
+        };
+        match envelope.get("operation").and_then(Value::as_str).and_then(normalise) {
+            Some(remote_name) => Self::Batch(BatchEvent { type_, remote_name, time: None, marker: None }),
+            None => Self::Unusable,
+        }
     }
 
     /// The type, as far as it can be shown.
@@ -78,6 +125,15 @@ fn normalise(id: &str) -> Option<String> {
     good.then(|| format!("batches/{bare}"))
 }
 
+/// Bodies were seen with the metadata at the top; one receiver looks for it in `data` first.
+fn marker(envelope: &Map<String, Value>) -> Option<String> {
+    let places = [Some(envelope), envelope.get("data").and_then(Value::as_object)];
+    let metadata = places.into_iter().flatten().find_map(|place| place.get("user_metadata"));
+    let marker = metadata?.get(SUBMIT_KEY_METADATA)?.as_str()?;
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'.';
+    ((1..=MARKER_BYTES).contains(&marker.len()) && marker.bytes().all(plain)).then(|| marker.to_owned())
+}
+
 fn presentable(type_: &str) -> Option<String> {
     let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'_' | b'-' | b'.');
     let good = (1..=TYPE_BYTES).contains(&type_.len()) && type_.bytes().all(plain);
@@ -89,7 +145,7 @@ mod tests {
     use super::*;
 
     fn batch(type_: &'static str, remote_name: &str) -> Envelope {
-        Envelope::Batch(BatchEvent { type_, remote_name: remote_name.into(), time: None })
+        Envelope::Batch(BatchEvent { type_, remote_name: remote_name.into(), time: None, marker: None })
     }
 
     #[test]
@@ -129,15 +185,77 @@ mod tests {
             ("hello", Envelope::Unusable),
             ("{", Envelope::Unusable),
         ] {
-            assert_eq!(Envelope::parse(body.as_bytes()), wanted, "{body}");
+            assert_eq!(Envelope::parse(Shape::Gemini, body.as_bytes()), wanted, "{body}");
         }
-        assert_eq!(Envelope::parse(b"\xff"), Envelope::Unusable);
+        assert_eq!(Envelope::parse(Shape::Gemini, b"\xff"), Envelope::Unusable);
+    }
+
+    #[test]
+    fn readings_of_the_tutorial_s() {
+        for (body, wanted) in [
+            ("", Envelope::Ping),
+            (
+                r#"{"eventType":"batch.completed","operation":"batches/a-1"}"#,
+                batch("batch.succeeded", "batches/a-1"),
+            ),
+            (r#"{"eventType":"batch.failed","operation":"a","new":1}"#, batch("batch.failed", "batches/a")),
+            (r#"{"eventType":"batch.failed","operation":"files/a"}"#, Envelope::Unusable),
+            (r#"{"eventType":"batch.failed","operation":["a"]}"#, Envelope::Unusable),
+            (r#"{"eventType":"batch.failed"}"#, Envelope::Unusable),
+            (r#"{"eventType":7,"operation":"a"}"#, Envelope::Unusable),
+            // It does not know these.
+            (
+                r#"{"eventType":"batch.expired","operation":"a"}"#,
+                Envelope::Other(Some("batch.expired".into())),
+            ),
+            (r#"{"eventType":"<b>","operation":"a"}"#, Envelope::Other(None)),
+            // Gemini's.
+            (r#"{"type":"batch.succeeded","data":{"id":"batches/a"}}"#, Envelope::Unusable),
+            (r#"{"type":"ping"}"#, Envelope::Unusable),
+            ("[]", Envelope::Unusable),
+            ("hello", Envelope::Unusable),
+        ] {
+            assert_eq!(Envelope::parse(Shape::Tutorial, body.as_bytes()), wanted, "{body}");
+        }
+        let tutorials = br#"{"eventType":"batch.completed","operation":"batches/a-1"}"#;
+        assert_eq!(Envelope::parse(Shape::Gemini, tutorials), Envelope::Unusable);
+        // Both at once: the route says which one counts.
+        let both =
+            br#"{"type":"batch.failed","data":{"id":"a"},"eventType":"batch.completed","operation":"b"}"#;
+        assert_eq!(Envelope::parse(Shape::Gemini, both), batch("batch.failed", "batches/a"));
+        assert_eq!(Envelope::parse(Shape::Tutorial, both), batch("batch.succeeded", "batches/b"));
     }
 
     #[test]
     fn the_sender_s_time() {
         let body = br#"{"type":"batch.failed","timestamp":"2026-08-20T20:10:25Z","data":{"id":"a"}}"#;
-        let Envelope::Batch(event) = Envelope::parse(body) else { panic!("not a batch event") };
+        let Envelope::Batch(event) = Envelope::parse(Shape::Gemini, body) else {
+            panic!("not a batch event")
+        };
         assert_eq!(event.time, Some("2026-08-20T20:10:25Z".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_marker() {
+        let marker = |more: &str| match Envelope::parse(
+            Shape::Gemini,
+            format!(r#"{{"type":"batch.failed","data":{{"id":"a"}},{more}}}"#).as_bytes(),
+        ) {
+            Envelope::Batch(event) => event.marker,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(marker(r#""user_metadata":{"submitKey":"k2.1","other":[]}"#), Some("k2.1".into()));
+        assert_eq!(marker(r#""data":{"id":"a","user_metadata":{"submitKey":"k2.1"}}"#), Some("k2.1".into()));
+        let long = format!(r#""user_metadata":{{"submitKey":"{}"}}"#, "a".repeat(65));
+        for bad in [
+            r#""userMetadata":{"submitKey":"k.1"}"#,
+            r#""user_metadata":"submitKey""#,
+            r#""user_metadata":{"submitKey":7}"#,
+            r#""user_metadata":{"submitKey":""}"#,
+            r#""user_metadata":{"submitKey":"K 1"}"#,
+            &long,
+        ] {
+            assert_eq!(marker(bad), None, "{bad}");
+        }
     }
 }

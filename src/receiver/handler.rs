@@ -20,18 +20,22 @@ use super::delivery::{Deliveries, Reported, Seen};
 use super::early::{Early, EarlyEvent};
 use super::event::{BatchEvent, Envelope};
 use super::index::{Batch, Index};
-use super::keys::{Keyring, Keys, Live};
+use super::keys::Keyring;
 use super::limits;
 use super::metrics::{EarlyOutcome, Metrics, Outcome};
 use super::patch::Patch;
+use super::public_keys::PublicKeys;
 use super::quiet::RejectionLog;
 use super::routes::{Route, Routes, token_of};
 use super::serve::Standing;
 use super::signature::standard_v1::Key;
-use super::signature::{self, Accepted, Rejection, Scheme};
+use super::signature::{self, Rejection};
 use super::store::{Store, Stored};
 use crate::api::batch::LastEvent;
 use crate::runtime::readiness::Readiness;
+use prove::{Proven, Refused, headers};
+
+mod prove;
 
 /// All that a request needs.
 pub struct Handler<P: Patch> {
@@ -41,6 +45,7 @@ pub struct Handler<P: Patch> {
     pub synced: AtomicBool,
     pub routes: Arc<Routes>,
     pub keyring: Arc<Keyring>,
+    pub public_keys: PublicKeys,
     pub index: Arc<Index>,
     pub early: Arc<Early>,
     pub dedupe: Arc<Dedupe>,
@@ -140,27 +145,31 @@ impl<P: Patch> Handler<P> {
             }
         };
         let now = (self.clock)();
-        let (route, live) = self.keys(route, &parts, &body, now)?;
-        let scheme = match &live.keys {
-            Keys::StandardWebhooks(keys) => Scheme::StandardWebhooks(keys),
-            Keys::XGoogSignature(keys) => Scheme::XGoogSignature(keys),
+        let Some(route) = route else {
+            self.pretend(&parts, &body, now);
+            return Err(self.refuse(Rejection::UnknownRoute, &parts));
         };
-        let accepted = verify(scheme, &parts, &body, now, route.policy.tolerance).map_err(|reason| {
-            self.deliveries.rejected(&route, reason, now);
-            self.refuse(reason)
-        })?;
+        let proven = match self.prove(&route, &parts, &body, now).await {
+            Ok(proven) => proven,
+            Err(Refused { reason, answer, audience }) => {
+                match audience {
+                    Some(audience) => self.deliveries.misaddressed(&route, reason, audience, now),
+                    None => self.deliveries.rejected(&route, reason, now),
+                }
+                return Err(self.refuse_as(reason, answer, Some(&parts)));
+            }
+        };
         if let Some(standing) = parts.extensions.get::<Standing>() {
             standing.prove();
         }
-        let fingerprint = live.fingerprints.get(accepted.key).map_or("", |name| name);
-        Ok(self.accept(&route, &accepted, fingerprint, &body, now).await)
+        Ok(self.accept(&route, &proven, &body, now).await)
     }
 
     /// By what the request says of itself; what it is, `read` counts.
     fn check_size(&self, parts: &Parts) -> Result<(), Answer> {
         let length = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         if length.and_then(|text| text.parse::<u64>().ok()).is_some_and(|n| n > limits::BODY_BYTES as u64) {
-            return Err(self.refuse_as(Rejection::TooLarge, Answer::TooLarge));
+            return Err(self.refuse_as(Rejection::TooLarge, Answer::TooLarge, None));
         }
         // Nothing here unpacks anything: a small packed body may be a big one.
         let encodings = parts.headers.get_all(CONTENT_ENCODING).iter();
@@ -188,7 +197,7 @@ impl<P: Patch> Handler<P> {
             while let Some(chunk) = chunks.next().await {
                 let chunk: Bytes = chunk.map_err(|_| Answer::BrokenBody)?;
                 if read.bytes.len() + chunk.len() > limits::BODY_BYTES {
-                    return Err(self.refuse_as(Rejection::TooLarge, Answer::TooLarge));
+                    return Err(self.refuse_as(Rejection::TooLarge, Answer::TooLarge, None));
                 }
                 read.bytes.extend_from_slice(&chunk);
                 while read.bytes.len() > limits::BODY_FREE_BYTES + read.held.len() * limits::BODY_GRANT_BYTES
@@ -219,39 +228,14 @@ impl<P: Patch> Handler<P> {
         let _ = tokio::time::timeout(self.body_timeout, pour).await;
     }
 
-    fn keys(
-        &self,
-        route: Option<Arc<Route>>,
-        parts: &Parts,
-        body: &[u8],
-        now: Timestamp,
-    ) -> Result<(Arc<Route>, Live), Answer> {
-        let Some(route) = route else {
-            // The same work as for a bad signature, so that the time does not tell which routes there are. The
-            // verdict must not matter, whatever it is.
-            let scheme = Scheme::StandardWebhooks(std::slice::from_ref(&self.dummy));
-            let verdict = verify(scheme, parts, body, now, limits::TOLERANCE_SECONDS);
-            std::hint::black_box(verdict.is_ok());
-            return Err(self.refuse(Rejection::UnknownRoute));
-        };
-        match self.keyring.live(&route.uid, route.policy.scheme, now) {
-            Ok(live) => Ok((route, live)),
-            Err(reason) => {
-                // The registration stands and its secret is not there (yet), or is broken: nothing can be said
-                // about this delivery, so its sender must come again.
-                self.deliveries.rejected(&route, reason, now);
-                Err(self.refuse_as(reason, Answer::Unavailable))
-            }
-        }
+    fn refuse(&self, reason: Rejection, parts: &Parts) -> Answer {
+        self.refuse_as(reason, Answer::Unauthorized, Some(parts))
     }
 
-    fn refuse(&self, reason: Rejection) -> Answer {
-        self.refuse_as(reason, Answer::Unauthorized)
-    }
-
-    fn refuse_as(&self, reason: Rejection, answer: Answer) -> Answer {
+    fn refuse_as(&self, reason: Rejection, answer: Answer, parts: Option<&Parts>) -> Answer {
         self.metrics.rejection(reason);
-        self.log.note(reason, Instant::now());
+        let signatures = || parts.map_or_else(String::new, |parts| signature::shape(headers(parts)));
+        self.log.note(reason, signatures, Instant::now());
         answer
     }
 
@@ -259,24 +243,28 @@ impl<P: Patch> Handler<P> {
     async fn accept(
         &self,
         route: &Route,
-        accepted: &Accepted<'_>,
-        fingerprint: &str,
+        Proven { accepted, fingerprint }: &Proven<'_>,
         body: &[u8],
         now: Timestamp,
     ) -> Answer {
-        let envelope = Envelope::parse(body);
+        let envelope = Envelope::parse(route.policy.scheme.into(), body);
         let seen = Seen {
             id: accepted.id.as_ref().into(),
             type_: envelope.type_().map(Into::into),
             skew_seconds: accepted.timestamp.map(|sent| now.as_second().saturating_sub(sent)),
-            key_fingerprint: fingerprint.into(),
+            key_fingerprint: fingerprint.as_ref().into(),
             time: now,
         };
-        let report = self.deliveries.verified(route, &seen);
+        // What was signed without a time may be a replay, and a replay does not show that its sender still delivers.
+        let timed = accepted.timestamp.is_some();
+        let report = timed.then(|| self.deliveries.verified(route, &seen)).flatten();
         let settle = async {
             match self.ticket(&route.uid, &accepted.id).await {
                 None => Self::settled(report, Outcome::Duplicate).await,
-                Some(ticket) => self.apply(route, ticket, &seen, envelope, report).await,
+                Some(ticket) => {
+                    let report = if timed { report } else { self.deliveries.verified(route, &seen) };
+                    self.apply(route, ticket, &seen, envelope, report).await
+                }
             }
         };
         // One budget for all: waiting for a duplicate in flight, and for a write of our own. A write that is under way
@@ -338,6 +326,7 @@ impl<P: Patch> Handler<P> {
     }
 
     async fn hint(&self, route: &Route, seen: &Seen, event: BatchEvent) -> Outcome {
+        let marker = event.marker.filter(|_| route.policy.is_dynamic());
         let event = LastEvent {
             id: seen.id.clone(),
             type_: event.type_.into(),
@@ -346,6 +335,10 @@ impl<P: Patch> Handler<P> {
             received_time: Time(seen.time),
         };
         let mut batches = self.index.find(&event.remote_name);
+        if let Some(marker) = marker.filter(|_| batches.is_empty()) {
+            // The answer that had the name may be lost: then this is how it becomes known.
+            batches = self.index.find_marked(&marker);
+        }
         if batches.is_empty() {
             let early =
                 EarlyEvent { webhook_uid: route.uid.clone(), event: event.clone(), since: Instant::now() };
@@ -406,17 +399,6 @@ impl<P: Patch> Handler<P> {
         }
         None
     }
-}
-
-fn verify<'a>(
-    scheme: Scheme<'_>,
-    parts: &'a Parts,
-    body: &[u8],
-    now: Timestamp,
-    tolerance: i64,
-) -> Result<Accepted<'a>, Rejection> {
-    let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    signature::verify(scheme, headers, body, now.as_second(), tolerance)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::signature::{Rejection, standard_v1, x_goog};
 use super::watch::Change;
-use crate::api::keyring::{KEYRING_SECRET, KeyringEntry, fingerprint};
+use crate::api::keyring::{KEYRING_SECRET, KeyringEntry};
 use crate::api::webhook::SignatureScheme;
 
 /// The current secret and at most three previous ones: each costs an HMAC for every delivery.
@@ -139,7 +139,7 @@ fn members<K>(
     let member = |secret: &SecretString, expiry| {
         parse(secret.expose_secret()).map(|key| Member {
             key,
-            fingerprint: fingerprint(secret).into(),
+            fingerprint: entry.fingerprint(secret).into(),
             expiry,
         })
     };
@@ -156,6 +156,7 @@ fn members<K>(
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::api::keyring::fingerprint;
 
     pub const OLD: &str = "whsec_RSiskZV2N0hvfooFgHFmXMLUi4foU7ACKP+6PNClWGI=";
     pub const NEW: &str = "whsec_8bu+XSSczpNiAB71OJD7oFB40AVGsKu5";

@@ -50,6 +50,13 @@ pub struct Policy {
     pub jwt: Expected,
 }
 
+impl Policy {
+    /// Whether each job has this address for itself, and gets back what was given along with it.
+    pub fn is_dynamic(&self) -> bool {
+        matches!(self.scheme, SignatureScheme::DynamicV1a | SignatureScheme::DynamicJwt)
+    }
+}
+
 /// The digest of a token: a lookup by it tells nothing by its duration.
 type Token = [u8; 32];
 

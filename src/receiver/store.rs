@@ -67,13 +67,15 @@ impl<P: Patch> Store<P> {
     }
 }
 
-/// Whether the status, as far as the watch has shown it, says the same: another replica may have written it.
+/// Whether the status, as far as the watch has shown it, says the same: another replica may have written it. The very same
+/// delivery says nothing new however long ago it was, also to a receiver that has not seen it before.
 fn stands_already(batch: &Batch, event: &LastEvent, now: Timestamp) -> bool {
     batch.last_event.as_ref().is_some_and(|last| {
         let age = now.as_second().saturating_sub(last.received.as_second());
         *last.remote_name == *event.remote_name
             && *last.type_ == *event.type_
-            && u64::try_from(age).is_ok_and(|age| age < limits::REDUNDANT.as_secs())
+            && (*last.id == *event.id
+                || u64::try_from(age).is_ok_and(|age| age < limits::REDUNDANT.as_secs()))
     })
 }
 
@@ -178,6 +180,7 @@ mod tests {
         let mut batch = batch("a", "x", "1", &["batches/1"]);
         let stored = |received: &str| {
             Some(StoredEvent {
+                id: "0".into(),
                 remote_name: "batches/1".into(),
                 type_: "batch.succeeded".into(),
                 received: received.parse().unwrap(),
@@ -188,6 +191,9 @@ mod tests {
         // From a clock ahead of ours: cannot be judged, so it is written.
         batch.last_event = stored("2026-01-01T00:00:05Z");
         assert_eq!(store.put(&batch, event("1", "batches/1"), now()).await, Stored::Written);
+        // The very same delivery, sent again long after.
+        batch.last_event = stored("2025-01-01T00:00:00Z");
+        assert_eq!(store.put(&batch, event("0", "batches/1"), now()).await, Stored::Redundant);
     }
 
     #[tokio::test]

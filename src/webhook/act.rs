@@ -280,5 +280,6 @@ fn entry(webhook: &GeminiWebhook, id: &str, secret: SecretString, now: Timestamp
         current: secret,
         since: Some(now),
         previous: vec![],
+        salt: None,
     }
 }

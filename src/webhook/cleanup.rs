@@ -1,4 +1,4 @@
-//! Deletion of a webhook: the registration goes, its keyring entry goes, then the finalizer.
+//! Deletion of a webhook: the registration goes, if the operator has made one, its keyring entry goes, then the finalizer.
 
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
@@ -7,7 +7,7 @@ use kube::{Api, Resource};
 use super::keyring;
 use super::memory::Memory;
 use super::plan::{is_in_doubt, registration_name};
-use crate::api::webhook::{GeminiWebhook, RegistrationDeletionPolicy};
+use crate::api::webhook::{GeminiWebhook, RegistrationDeletionPolicy, RegistrationMode};
 use crate::controller::{Context, Error, Found, Note, after, is_claimed, publish, release, until};
 use crate::gemini::{ApiKey, Class};
 
@@ -19,7 +19,8 @@ pub async fn pass(ctx: &Context, api: &Api<GeminiWebhook>, webhook: &GeminiWebho
     let patience = webhook.spec.deletion_timeout.0 / ctx.timing.divisor;
     let deadline = after(deleted, patience);
     let now = Timestamp::now();
-    if webhook.spec.deletion_policy == RegistrationDeletionPolicy::Delete {
+    let is_registered = webhook.spec.mode == RegistrationMode::Static;
+    if is_registered && webhook.spec.deletion_policy == RegistrationDeletionPolicy::Delete {
         let left = until(deadline, now);
         match deregister(ctx, webhook).await {
             Ok(0) if is_in_doubt(webhook, &memory(ctx, webhook)) => {

@@ -9,6 +9,9 @@ use crate::api::condition::{self, Is, get, webhook_type};
 use crate::api::webhook::{GeminiWebhook, GeminiWebhookStatus};
 use crate::controller::Next;
 
+/// In the words of a condition: a user's secret is being copied to the keyring.
+pub const STORING: &str = "Storing";
+
 pub struct Draft {
     pub status: GeminiWebhookStatus,
     /// What the spec wants registered; `None` before there is a path.
@@ -73,6 +76,12 @@ impl Draft {
         self.set(webhook_type::SECRET_READY, Is::Unknown, ROTATING, &message);
     }
 
+    /// A user's secret goes to the keyring.
+    pub fn storing(&mut self) {
+        let problem = self.problem.clone();
+        self.set(webhook_type::SECRET_READY, Is::Unknown, STORING, &problem);
+    }
+
     /// The same state begins anew: who writes that is the one to act on it.
     pub fn restart(&mut self, type_: &str) {
         if let Some(condition) = self.status.conditions.iter_mut().find(|c| c.type_ == type_) {
@@ -116,6 +125,9 @@ pub fn explained(webhook: &GeminiWebhook, problem: &str, now: Timestamp) -> Gemi
     }
     if draft.reason(webhook_type::SECRET_READY) == Some(ROTATING) {
         draft.rotating();
+    }
+    if draft.reason(webhook_type::SECRET_READY) == Some(STORING) {
+        draft.storing();
     }
     let ready = get(&draft.status.conditions, webhook_type::READY);
     if let Some(reason) = ready.filter(|c| c.status == "False").map(|c| c.reason.clone()) {

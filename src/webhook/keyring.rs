@@ -21,6 +21,13 @@ pub async fn load(ctx: &Context, uid: &str) -> Result<Option<KeyringEntry>, Erro
     Ok(read(secret.data.as_ref().and_then(|d| d.get(uid))))
 }
 
+/// All entries that can be read, by the uid of their webhook.
+pub async fn all(ctx: &Context) -> Result<BTreeMap<String, KeyringEntry>, Error> {
+    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.operator_namespace);
+    let entries = api.get_opt(KEYRING_SECRET).await?.and_then(|secret| secret.data).unwrap_or_default();
+    Ok(entries.into_iter().filter_map(|(uid, bytes)| Some((uid, read(Some(&bytes))?))).collect())
+}
+
 /// An entry that cannot be read is as good as none: a rotation replaces it.
 fn read(bytes: Option<&ByteString>) -> Option<KeyringEntry> {
     bytes.and_then(|b| serde_json::from_slice(&b.0).ok())

@@ -1,8 +1,9 @@
-//! GeminiWebhook: registered at Gemini, its secret in the keyring, proven by a ping.
+//! GeminiWebhook: registered at Gemini, its secret in the keyring, proven by a ping; or, in other modes, only received.
 
 mod act;
 mod cleanup;
 mod draft;
+mod external;
 mod health;
 mod keyring;
 mod memory;
@@ -10,8 +11,10 @@ mod observe;
 mod plan;
 mod proof;
 mod rotation;
+mod signing;
 #[cfg(test)]
 mod tests;
+mod unregistered;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +26,7 @@ use secrecy::ExposeSecret;
 
 pub use memory::Memory;
 
+use crate::api::webhook::RegistrationMode;
 use crate::api::{GeminiWebhook, GeminiWebhookStatus};
 use crate::controller::{
     Context, Error, Guarded, Next, Unreadable, after, guarded, is_kept, malformed, notes, publish, replace,
@@ -78,7 +82,13 @@ async fn passes(
         if current.metadata.deletion_timestamp.is_some() {
             return cleanup::pass(ctx, api, current).await;
         }
-        if let Some(action) = pass(ctx, api, current).await?.action() {
+        let next = match current.spec.mode {
+            RegistrationMode::Static => pass(ctx, api, current).await?,
+            RegistrationMode::Dynamic | RegistrationMode::External => {
+                external::pass(ctx, api, current).await?
+            }
+        };
+        if let Some(action) = next.action() {
             ctx.webhook_memory
                 .update(current.metadata.uid.as_deref().unwrap_or_default(), |m| m.failures = 0);
             return Ok(action);

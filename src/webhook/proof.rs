@@ -64,7 +64,7 @@ pub fn tested(
             draft.set(webhook_type::SECRET_READY, Is::True, "Stored", "");
         }
         draft.set(webhook_type::ENDPOINT_REACHABLE, Is::True, "PingVerified", "a signed delivery arrived");
-        reachable(&mut draft, &delivery);
+        reachable(webhook, &mut draft, &delivery);
         return match self_test_at(webhook, &draft.status, Some(stored), env) {
             Some(due) if due <= env.now => self::ping(draft, id, env),
             due => draft.plan(Step::None, routine.or_at(due, env.now)),
@@ -73,7 +73,7 @@ pub fn tested(
     let deadline = ping_deadline(&ping, env);
     if env.now < deadline && !memory.ping_lost {
         if is_true(&draft.status.conditions, webhook_type::ENDPOINT_REACHABLE) {
-            reachable(&mut draft, &delivery);
+            reachable(webhook, &mut draft, &delivery);
         } else {
             let failed = draft.reason(webhook_type::ENDPOINT_REACHABLE) != Some("NotTested");
             draft.not_ready(if failed { "EndpointUnreachable" } else { "NotTested" });
@@ -151,7 +151,7 @@ pub fn self_test_at(
 ) -> Option<Timestamp> {
     let ping = status.last_ping.as_ref().filter(|ping| ping.received_time.is_some())?;
     let mut interval = self_test_interval(webhook, env);
-    if is_skewed(&status.last_delivery.clone().unwrap_or_default()).is_some() {
+    if status.last_delivery.as_ref().is_some_and(|delivery| skewed(webhook, delivery).is_some()) {
         // Somebody will set the clock, and wants to see that it helped.
         interval = interval.min(env.timing.ping_pause_max);
     }
@@ -185,23 +185,23 @@ fn renew(mut draft: Draft, id: String) -> Plan {
     draft.plan(Step::Renew { id }, Next::Now)
 }
 
-/// How far the clocks are apart, if that is too far: ours less Gemini's, in seconds.
-fn is_skewed(delivery: &LastDelivery) -> Option<i64> {
-    delivery.skew_seconds.filter(|skew| skew.unsigned_abs() > SKEW_SECONDS)
+/// Whether the clocks are too far apart: in the words of a condition, if they are.
+pub fn skewed(webhook: &GeminiWebhook, delivery: &LastDelivery) -> Option<String> {
+    let tolerance = webhook.spec.tolerance.0.as_secs();
+    // Told of before deliveries are refused, however little is tolerated.
+    let most = SKEW_SECONDS.min(tolerance / 2);
+    let skew = delivery.skew_seconds.filter(|skew| skew.unsigned_abs() > most)?;
+    let (far, side) = (skew.unsigned_abs(), if skew > 0 { "ahead of" } else { "behind" });
+    Some(format!(
+        "the receiver's clock is {far} s {side} the sender's; from {tolerance} s on (spec.tolerance) every delivery is \
+         refused. Check the time synchronisation of the nodes that run the receiver"
+    ))
 }
 
 /// Deliveries arrive and are verified. A clock that is about to end that is told of, but does not end it yet.
-fn reachable(draft: &mut Draft, delivery: &LastDelivery) {
-    match is_skewed(delivery) {
-        Some(skew) => {
-            let message = format!(
-                "the receiver's clock is {} s {} Gemini's; from 300 s on every delivery is refused. Check the time \
-                 synchronisation of the nodes that run the receiver",
-                skew.unsigned_abs(),
-                if skew > 0 { "ahead of" } else { "behind" }
-            );
-            draft.set(webhook_type::DELIVERY_HEALTHY, Is::False, CLOCK_SKEW, &message);
-        }
+fn reachable(webhook: &GeminiWebhook, draft: &mut Draft, delivery: &LastDelivery) {
+    match skewed(webhook, delivery) {
+        Some(message) => draft.set(webhook_type::DELIVERY_HEALTHY, Is::False, CLOCK_SKEW, &message),
         None => draft.set(webhook_type::DELIVERY_HEALTHY, Is::True, "Healthy", ""),
     }
     draft.set(webhook_type::READY, Is::True, "Ready", "");

@@ -6,6 +6,7 @@ mod renewal;
 mod rescues;
 mod rotation;
 mod self_test;
+mod unregistered;
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use super::plan::{
 use super::proof::self_test_at;
 use crate::api::FINALIZER;
 use crate::api::condition::{Is, get, is_true, webhook_type};
-use crate::api::webhook::{GeminiWebhook, LastDelivery, LastPing, RejectedDelivery};
+use crate::api::webhook::{GeminiWebhook, GeminiWebhookStatus, LastDelivery, LastPing, RejectedDelivery};
 use crate::controller::{Credentials, Next};
 use crate::submit::Timing;
 

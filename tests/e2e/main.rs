@@ -13,6 +13,7 @@ mod cancel;
 mod crds;
 mod deletion;
 mod delivery;
+mod dynamic;
 mod economy;
 mod ingress;
 mod main_job;

@@ -114,7 +114,8 @@ async fn install() -> Result<Installation, String> {
     // The image is not among the values: the chart's own default is what `make image` makes.
     let base_url = format!("gemini.baseUrl=https://{EMULATOR}");
     let divisor = format!("timingDivisor={TIMING_DIVISOR}");
-    let set = [base_url.as_str(), "gemini.caConfigMap.name=gemini-ca", &divisor];
+    let jwks_url = format!("gemini.jwksUrl=https://{EMULATOR}/.well-known/jwks.json");
+    let set = [base_url.as_str(), &jwks_url, "gemini.caConfigMap.name=gemini-ca", &divisor];
     // Both at once: a test chooses the one that its ingress controller reads.
     let ways: Vec<String> = ROUTES.into_iter().flat_map(|route| values(route, OPERATOR_NAMESPACE)).collect();
     let mut arguments = vec!["install", "gemini-operator", "charts/gemini-operator"];

@@ -48,6 +48,8 @@ pub struct BedOptions {
     pub controller_args: Vec<String>,
     /// Deliveries go there, and not to the bed's front: to something that ends TLS, so the receiver speaks none.
     pub way_in: Option<SocketAddr>,
+    /// Deliveries to a job's own address are JWTs, and have no Ed25519 signatures.
+    pub jwt: bool,
 }
 
 impl Default for BedOptions {
@@ -62,6 +64,7 @@ impl Default for BedOptions {
             also_watch: vec![],
             controller_args: vec![],
             way_in: None,
+            jwt: false,
         }
     }
 }
@@ -132,6 +135,7 @@ impl Bed {
         let authority = tls::Authority::new();
         let certificate = authority.issue(&dir, HOOKS_HOST);
         let front = Front::open().await;
+        let jwt_key = options.jwt.then(|| tls::rsa_key(&dir));
         let emulator = Emulator::start(
             &dir,
             &EmulatorOptions {
@@ -144,6 +148,7 @@ impl Bed {
                 faults: options.faults.as_ref(),
                 project: PROJECT,
                 more_api_keys: &options.more_api_keys,
+                jwt_key: jwt_key.as_deref(),
             },
         )
         .await;
@@ -185,8 +190,7 @@ impl Bed {
 
     /// A receiver that logs under `name`, as soon as its process is there; the front is not led to it.
     pub fn launch_receiver(&self, name: &str) -> Process {
-        let mut command = self.operator("receiver", RECEIVER);
-        command.args(["--listen", "127.0.0.1:0"]);
+        let mut command = self.receiver_command();
         if self.options.way_in.is_none() {
             command.arg("--tls-cert").arg(&self.certificate.cert);
             command.arg("--tls-key").arg(&self.certificate.key);
@@ -197,13 +201,18 @@ impl Bed {
     /// Another receiver beside the bed's own, which logs under `name` and speaks plain HTTP, as behind an Ingress; when it
     /// is ready. The front is not led to it.
     pub async fn spawn_replica(&self, name: &str) -> Replica {
-        let mut command = self.operator("receiver", RECEIVER);
-        command.args(["--listen", "127.0.0.1:0"]);
-        let mut process = Process::start(name, &self.dir, command).expect("the receiver starts");
+        let mut process =
+            Process::start(name, &self.dir, self.receiver_command()).expect("the receiver starts");
         let hello = process.hello().await;
         let (listen, admin) = (listen_address(&hello), admin_address(&hello));
         ready(&admin, &mut process).await;
         Replica { process, listen, admin }
+    }
+
+    fn receiver_command(&self) -> std::process::Command {
+        let mut command = self.operator("receiver", RECEIVER);
+        command.args(["--listen", "127.0.0.1:0", "--jwks-url", &self.emulator.jwks_url()]);
+        command
     }
 
     /// SIGKILL; connections are refused from then on.
@@ -348,27 +357,6 @@ impl Room {
         entry["current"].as_str().expect("an entry has a current secret").to_owned()
     }
 
-    /// The results of a batch: the three documents, those split over several ConfigMaps put together.
-    pub async fn results(&self, name: &str) -> Results {
-        let maps = self.config_maps().list(&ListParams::default()).await.expect("ConfigMaps can be listed");
-        let mut parts: Vec<&ConfigMap> = maps
-            .iter()
-            .filter(|map| {
-                map.annotations().get(gemini_operator::api::BATCH_ANNOTATION).is_some_and(|b| b == name)
-            })
-            .collect();
-        // NAME, NAME-1, NAME-2, …: by length first, so that NAME-10 comes after NAME-9.
-        parts.sort_by_key(|map| (map.name_any().len(), map.name_any()));
-        let joined = |key: &str| {
-            parts.iter().filter_map(|map| map.data.as_ref()?.get(key)).map(String::as_str).collect::<String>()
-        };
-        Results {
-            answers: joined("results.jsonl"),
-            errors: joined("errors.jsonl"),
-            manifest: joined("manifest.json"),
-        }
-    }
-
     /// Events about an object, as `(type, reason, note)`.
     pub async fn events(&self, name: &str) -> Vec<(String, String, String)> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
@@ -416,14 +404,6 @@ impl Room {
 
 fn logs_of_processes(room: &Room) -> String {
     room.tail_of("controller") + &room.tail_of("receiver")
-}
-
-/// What a batch delivered.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Results {
-    pub answers: String,
-    pub errors: String,
-    pub manifest: String,
 }
 
 /// Where a receiver's greeting says that it listens.

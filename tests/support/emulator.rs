@@ -27,6 +27,8 @@ pub struct EmulatorOptions<'a> {
     pub project: &'a str,
     /// More keys, each with its project.
     pub more_api_keys: &'a [(String, String)],
+    /// Deliveries to a job's own address are JWTs by this RSA key; without it, they have Ed25519 signatures.
+    pub jwt_key: Option<&'a Path>,
 }
 
 /// A running emulator.
@@ -51,6 +53,9 @@ impl Emulator {
             .arg(options.webhook_ca);
         for (key, project) in options.more_api_keys {
             command.args(["--api-key", &format!("{key}={project}")]);
+        }
+        if let Some(key) = options.jwt_key {
+            command.args(["--dynamic-signature", "jwt", "--jwt-key"]).arg(key);
         }
         let mut http = reqwest::Client::builder().no_proxy();
         if let Some(tls) = options.tls {
@@ -123,6 +128,16 @@ impl Emulator {
         let sent = self.admin("POST", "deliveries", Some(&wish)).await;
         let problem = || sent["error"].as_str().unwrap_or("no answer").to_owned();
         sent["status"].as_u64().ok_or_else(problem)
+    }
+
+    /// Where the public keys of its deliveries are.
+    pub fn jwks_url(&self) -> String {
+        format!("{}/.well-known/jwks.json", self.url)
+    }
+
+    /// The oldest Ed25519 key goes, and a new one signs.
+    pub async fn rotate_keys(&self) -> Value {
+        self.admin("POST", "jwks/rotate", Some(&json!({}))).await
     }
 
     /// Returns when the fault plan holds this many calls.

@@ -21,6 +21,7 @@ pub mod front;
 pub mod ingress;
 pub mod kubectl;
 pub mod process;
+pub mod results;
 pub mod tls;
 pub mod tools;
 pub mod wait;

@@ -46,6 +46,18 @@ impl Authority {
     }
 }
 
+/// The RSA key of the tests, as PKCS#8: nothing here makes such keys.
+pub const RSA_KEY: &[u8] = include_bytes!("../../src/receiver/signature/testdata/rsa_key_of_tests.pk8");
+
+/// The same as a PEM file.
+pub fn rsa_key(dir: &Path) -> PathBuf {
+    let path = dir.join("jwt.key");
+    let text = data_encoding::BASE64.encode(RSA_KEY);
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
+    fs::write(&path, pem).expect("the bed's folder is writable");
+    path
+}
+
 /// A certificate of an authority that signs nothing else.
 pub fn make(dir: &Path, host: &str) -> Certificate {
     Authority::new().issue(dir, host)

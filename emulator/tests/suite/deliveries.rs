@@ -90,6 +90,55 @@ async fn failures_are_tried_again_with_the_same_id() {
 }
 
 #[tokio::test]
+async fn a_sender_beside_the_api_tells_in_the_tutorial_s_words() {
+    let emulator =
+        Emulator::start(&[PLAIN, &["--api-key", "TEST_API_KEY=one", "--api-key", "other=two"]].concat());
+    let (hooked, told, foreign) = (Endpoint::start().await, Endpoint::start().await, Endpoint::start().await);
+    emulator.webhook(&hooked.url()).await;
+    let add = async |project: &str, url: &str| {
+        let wish =
+            json!({"project": project, "url": url, "scheme": "XGoogSignature", "secret": "first secret"});
+        emulator.admin(Method::POST, "senders", wish).await["id"].as_str().unwrap().to_owned()
+    };
+    let sender = add("one", &told.url()).await;
+    add("two", &foreign.url()).await;
+    told.answers(&[500]);
+    let job = emulator.job("one", &["a"]).await;
+    let received = told.wait(2).await;
+    for one in &received {
+        assert_eq!(one.json(), json!({"eventType": "batch.completed", "operation": job}));
+        assert!(one.signed_by_tutorial("first secret"));
+        assert_eq!(
+            ["webhook-id", "webhook-timestamp", "webhook-signature"].map(|name| one.header(name)),
+            [""; 3]
+        );
+    }
+    // Gemini's own webhooks are told as ever.
+    assert_eq!(hooked.wait(1).await[0].json()["type"], "batch.succeeded");
+
+    let change = json!({"secret": "second secret"});
+    emulator.admin(Method::POST, &format!("senders/{sender}"), change).await;
+    let end = |state: &str| json!({"jobs": [{"do": {"state": state}}]});
+    emulator.faults(end("EXPIRED")).await;
+    emulator.job("two", &["a"]).await;
+    hooked.wait(2).await;
+    emulator.faults(end("FAILED")).await;
+    let failed = emulator.job("three", &["a"]).await;
+    let received = told.wait(3).await;
+    // Nothing of the expiry: the tutorial has no word for it.
+    assert_eq!(received[2].json(), json!({"eventType": "batch.failed", "operation": failed}));
+    assert!(received[2].signed_by_tutorial("second secret"));
+
+    emulator.admin(Method::DELETE, &format!("senders/{sender}"), json!({})).await;
+    emulator.job("four", &["a"]).await;
+    hooked.wait(4).await;
+    assert!(told.received().len() == 3 && foreign.received().is_empty());
+    let (_, state) = emulator.get("/_emulator/state").await;
+    let books = emulator.ledger().await.to_string() + &state.to_string();
+    assert!(!books.contains("first secret") && !books.contains("second secret"));
+}
+
+#[tokio::test]
 async fn delays_grow_and_end_after_a_day() {
     let emulator = Emulator::start(&["--allow-http-webhooks", "--job-time", "0"]);
     emulator

@@ -234,6 +234,13 @@ impl Received {
         self.header("webhook-signature").split(' ').any(|entry| entry == wanted)
     }
 
+    /// Whether it was signed by the tutorial's scheme with this secret.
+    pub fn signed_by_tutorial(&self, secret: &str) -> bool {
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.as_bytes());
+        let tag = ring::hmac::sign(&key, &self.body);
+        self.header("x-goog-signature") == data_encoding::HEXLOWER.encode(tag.as_ref())
+    }
+
     pub fn content(&self) -> Vec<u8> {
         let start = format!("{}.{}.", self.header("webhook-id"), self.header("webhook-timestamp"));
         [start.as_bytes(), &self.body].concat()

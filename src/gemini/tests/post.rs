@@ -8,7 +8,7 @@ const CREATED: &str =
     r#"{"name":"batches/abc","metadata":{"state":"BATCH_STATE_PENDING","displayName":"gb1.K.1.t"}}"#;
 
 async fn post(gemini: &Gemini) -> PostEnd {
-    gemini.create_batch(&key(), "gemini-3.5-flash", "gb1.K.1.t", "files/gb-k-n").await
+    gemini.create_batch(&key(), "gemini-3.5-flash", "gb1.K.1.t", "files/gb-k-n", None).await
 }
 
 /// Long enough for a second request, if anything sent one.
@@ -43,6 +43,17 @@ async fn the_request_is_what_the_official_clients_send() {
         seen.json(),
         json!({ "batch": { "displayName": "gb1.K.1.t", "inputConfig": { "fileName": "files/gb-k-n" } } })
     );
+}
+
+#[tokio::test]
+async fn an_address_of_the_job_s_own() {
+    let server = Server::start(|_, _| ok(CREATED)).await;
+    let user_metadata = [("submitKey", "K.1".to_owned())].into();
+    let hook = Hook { uri: "https://hooks.test/v1/h/token", user_metadata };
+    server.client().create_batch(&key(), "m", "gb1.K.1.t", "files/gb-k-n", Some(hook)).await;
+    let config = &server.request(0).json()["batch"]["webhookConfig"];
+    let wanted = json!({ "uris": ["https://hooks.test/v1/h/token"], "userMetadata": { "submitKey": "K.1" } });
+    assert_eq!(*config, wanted);
 }
 
 #[tokio::test]
@@ -123,10 +134,10 @@ async fn what_never_left_is_no_doubt() {
     // Nor do names that do not belong into a URL, or a key that is none.
     let gemini = server.client();
     for end in [
-        gemini.create_batch(&key(), "../files", "d", "files/a").await,
-        gemini.create_batch(&key(), "m1", "d", "files/A?x").await,
-        gemini.create_batch(&ApiKey::from("a\nb"), "m1", "d", "files/a").await,
-        gemini.create_batch(&ApiKey::from(""), "m1", "d", "files/a").await,
+        gemini.create_batch(&key(), "../files", "d", "files/a", None).await,
+        gemini.create_batch(&key(), "m1", "d", "files/A?x", None).await,
+        gemini.create_batch(&ApiKey::from("a\nb"), "m1", "d", "files/a", None).await,
+        gemini.create_batch(&ApiKey::from(""), "m1", "d", "files/a", None).await,
     ] {
         assert!(matches!(end, PostEnd::NotSent(_)), "{end:?}");
     }

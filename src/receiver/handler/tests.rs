@@ -11,11 +11,14 @@ use crate::receiver::fake::FakePatch;
 use crate::receiver::index::tests::batch;
 use crate::receiver::keys::tests::{NEW, entry, secret};
 use crate::receiver::patch::{Kind, PatchError};
+use crate::receiver::public_keys::tests::FakeSource;
 use crate::receiver::routes::SlimWebhook;
 use crate::receiver::watch::Change;
 use prometheus_client::registry::Registry;
 
+mod dynamic;
 mod slow;
+mod tutorial;
 
 const NOW: i64 = 1_787_256_625;
 const SUCCEEDED: &str =
@@ -24,13 +27,24 @@ const SUCCEEDED: &str =
 struct World {
     handler: Arc<Handler<FakePatch>>,
     patch: Arc<FakePatch>,
+    source: FakeSource,
 }
 
 fn webhook(namespace: &str, uid: &str, token: &str, status: &serde_json::Value) -> Route {
+    webhook_with(namespace, uid, token, &json!({}), status)
+}
+
+fn webhook_with(
+    namespace: &str,
+    uid: &str,
+    token: &str,
+    spec: &serde_json::Value,
+    status: &serde_json::Value,
+) -> Route {
     let mut status = status.clone();
     status["path"] = json!(format!("/v1/h/{token}"));
     let object: SlimWebhook = serde_json::from_value(json!({
-        "metadata": {"namespace": namespace, "name": "main", "uid": uid}, "status": status,
+        "metadata": {"namespace": namespace, "name": "main", "uid": uid}, "spec": spec, "status": status,
     }))
     .unwrap();
     object.into_route("operator").unwrap()
@@ -41,18 +55,20 @@ impl World {
     /// namespace a, `batches/2` in namespace b.
     fn new() -> Self {
         let patch = Arc::new(FakePatch::default());
-        let tasks = TaskTracker::new();
+        let (tasks, source) = (TaskTracker::new(), FakeSource::default());
+        let metrics = Metrics::register(&mut Registry::default());
         let handler = Handler {
             readiness: Readiness::new(),
             synced: false.into(),
             routes: Arc::default(),
             keyring: Arc::default(),
+            public_keys: PublicKeys::new(Box::new(source.clone()), metrics.clone()),
             index: Arc::default(),
             early: Arc::default(),
             dedupe: Arc::default(),
             store: Store::new(patch.clone(), tasks.clone()),
             deliveries: Deliveries::new(patch.clone(), tasks),
-            metrics: Metrics::register(&mut Registry::default()),
+            metrics,
             log: RejectionLog::default(),
             dummy: Key::dummy().unwrap(),
             clock: || Timestamp::from_second(NOW).unwrap(),
@@ -78,7 +94,7 @@ impl World {
                 batch("b", "y", "uid-y", &["batches/2"]),
             ]),
         );
-        Self { handler: Arc::new(handler), patch }
+        Self { handler: Arc::new(handler), patch, source }
     }
 
     async fn send(&self, request: Request<Body>) -> u16 {

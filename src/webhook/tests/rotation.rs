@@ -270,6 +270,7 @@ fn secret_entry(current: &str, old: &[(&str, i64)]) -> KeyringEntry {
             .iter()
             .map(|(secret, end)| PreviousSecret { secret: (*secret).into(), expire_time: at(*end) })
             .collect(),
+        salt: None,
     }
 }
 

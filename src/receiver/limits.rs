@@ -108,6 +108,10 @@ pub const EARLY_TOTAL: usize = 10_000;
 /// A webhook's `lastDelivery` is written at most this often, unless a self-test is outstanding.
 pub const DELIVERY_INTERVAL: Duration = Duration::from_mins(1);
 
+/// Clocks of two of our processes that differ by more than this: longer than a watch lags behind, much shorter than a
+/// self-test.
+pub const CLOCKS_APART: Duration = Duration::from_secs(10);
+
 /// A self-test is outstanding for this long.
 pub const SELF_TEST: Duration = Duration::from_mins(2);
 

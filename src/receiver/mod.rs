@@ -240,7 +240,7 @@ fn watch_cluster<P: Patch>(
         spawn(tasks, "webhook watch", async move {
             let cut = |object: SlimWebhook| object.into_route(&operator_namespace);
             let apply = |change| {
-                for uid in routes.apply(number, change) {
+                for uid in routes.apply(number, change, Timestamp::now()) {
                     handler.dedupe.forget(&uid);
                     handler.deliveries.forget(&uid);
                 }

@@ -11,6 +11,7 @@ use kube::Resource;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::limits;
 use super::signature::dynamic_jwt::Expected;
 use super::watch::{Change, Lenient};
 use crate::api::GeminiWebhook;
@@ -32,10 +33,12 @@ pub struct Route {
     pub in_operator_namespace: bool,
     /// How its deliveries are proven.
     pub policy: Policy,
-    /// When the newest self-test was asked for.
+    /// When the newest self-test was asked for; by our own clock, where that is far from the controller's.
     pub ping_sent: Option<Timestamp>,
     /// What was last written by a receiver, this one or another.
     pub last_delivery: Option<LastDelivery>,
+    /// The same as the status has it.
+    ping_stated: Option<Timestamp>,
     created: Option<Timestamp>,
     token: Token,
 }
@@ -73,18 +76,25 @@ impl Route {
         // Until the controller has written a path there is nothing to route, but a deletion still needs the uid.
         let token = status.path.0.as_deref().and_then(token_of).map_or([0; 32], digest);
         let namespace = metadata.namespace?;
+        let ping_stated = status.last_ping.0.map(|ping| ping.sent_time.0);
         Some(Self {
             uid: metadata.uid?.into(),
             in_operator_namespace: namespace == operator_namespace,
             namespace: namespace.into(),
             name: metadata.name?.into(),
             policy,
-            ping_sent: status.last_ping.0.map(|ping| ping.sent_time.0),
+            ping_sent: ping_stated,
+            ping_stated,
             last_delivery: status.last_delivery.0,
             created: metadata.creation_timestamp.map(|time| time.0),
             token,
         })
     }
+}
+
+/// Whether two clocks show so different times that the one is no measure of the other.
+fn apart(a: Timestamp, b: Timestamp) -> bool {
+    a.as_second().abs_diff(b.as_second()) > limits::CLOCKS_APART.as_secs()
 }
 
 /// The token of a path: its last three segments are `v1`, `h` and the token, whatever prefix an Ingress keeps.
@@ -128,7 +138,7 @@ impl Routes {
     }
 
     /// Takes over a change that the watch number `watch` saw. Returns the uids that are gone.
-    pub fn apply(&self, watch: usize, change: Change<Route>) -> Vec<Arc<str>> {
+    pub fn apply(&self, watch: usize, change: Change<Route>, now: Timestamp) -> Vec<Arc<str>> {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let mut gone = Vec::new();
         match change {
@@ -141,10 +151,10 @@ impl Routes {
                     state.remove(uid);
                 }
                 for route in all {
-                    state.upsert(watch, route);
+                    state.upsert(watch, route, now);
                 }
             }
-            Change::Applied(route) => state.upsert(watch, route),
+            Change::Applied(route) => state.upsert(watch, route, now),
             Change::Deleted(route) => {
                 state.remove(&route.uid);
                 gone.push(route.uid);
@@ -155,7 +165,16 @@ impl Routes {
 }
 
 impl State {
-    fn upsert(&mut self, watch: usize, route: Route) {
+    fn upsert(&mut self, watch: usize, mut route: Route, now: Timestamp) {
+        if let Some((_, before)) = self.routes.get(&route.uid) {
+            route.ping_sent = if before.ping_stated == route.ping_stated {
+                before.ping_sent
+            } else {
+                // Asked for just now. A clock that is wrong must not hide that a self-test is under way: what is to be told
+                // is that it is wrong.
+                route.ping_stated.map(|stated| if apart(stated, now) { now } else { stated })
+            };
+        }
         self.remove(&route.uid);
         let route = Arc::new(route);
         if route.token != [0; 32] {
@@ -270,6 +289,33 @@ mod tests {
     const EARLY: &str = "2026-01-01T00:00:00Z";
     const LATE: &str = "2026-02-01T00:00:00Z";
 
+    fn apply(routes: &Routes, watch: usize, change: Change<Route>) -> Vec<Arc<str>> {
+        routes.apply(watch, change, LATE.parse().unwrap())
+    }
+
+    #[test]
+    fn a_self_test_is_seen_by_a_clock_that_is_wrong() {
+        let pinged = |second: i64| {
+            let mut route = route("a", "1", "t", EARLY);
+            route.ping_stated = Some(Timestamp::from_second(second).unwrap());
+            route.ping_sent = route.ping_stated;
+            route
+        };
+        let routes = Routes::default();
+        let sent = |stated: i64, now: i64| {
+            let now = Timestamp::from_second(now).unwrap();
+            routes.apply(0, Change::Applied(pinged(stated)), now);
+            routes.get("1").unwrap().ping_sent.unwrap().as_second()
+        };
+        // An old one, at the start: nothing is known of when it appeared.
+        assert_eq!(sent(1_000, 5_000), 1_000);
+        assert_eq!(sent(5_010, 5_012), 5_010, "the clocks agree");
+        assert_eq!(sent(5_010, 5_013), 5_010);
+        assert_eq!(sent(5_700, 5_100), 5_100, "ours is ten minutes behind");
+        assert_eq!(sent(5_700, 5_130), 5_100, "the same one, in a later version");
+        assert_eq!(sent(5_800, 6_400), 6_400, "ahead");
+    }
+
     #[test]
     fn paths() {
         for (path, token) in [
@@ -291,33 +337,37 @@ mod tests {
     #[test]
     fn follows_the_objects() {
         let routes = Routes::default();
-        routes.apply(0, Change::All(vec![route("a", "1", "t1", EARLY), route("operator", "2", "t2", EARLY)]));
+        apply(
+            &routes,
+            0,
+            Change::All(vec![route("a", "1", "t1", EARLY), route("operator", "2", "t2", EARLY)]),
+        );
         assert_eq!(&*routes.find("t1").unwrap().uid, "1");
         assert!(routes.find("t1").unwrap().serves("a") && !routes.find("t1").unwrap().serves("b"));
         assert!(routes.find("t2").unwrap().serves("b"));
         assert!(routes.find("t3").is_none() && routes.find("").is_none());
 
         // Another watch's list does not touch these.
-        assert!(routes.apply(1, Change::All(vec![route("c", "3", "t3", EARLY)])).is_empty());
+        assert!(apply(&routes, 1, Change::All(vec![route("c", "3", "t3", EARLY)])).is_empty());
         assert!(routes.find("t1").is_some() && routes.find("t3").is_some());
 
         // A new path replaces the old one.
-        routes.apply(0, Change::Applied(route("a", "1", "t1b", EARLY)));
+        apply(&routes, 0, Change::Applied(route("a", "1", "t1b", EARLY)));
         assert!(routes.find("t1").is_none() && routes.find("t1b").is_some());
 
-        assert_eq!(routes.apply(0, Change::All(vec![route("a", "1", "t1b", EARLY)])), ["2".into()]);
+        assert_eq!(apply(&routes, 0, Change::All(vec![route("a", "1", "t1b", EARLY)])), ["2".into()]);
         assert!(routes.find("t2").is_none());
-        routes.apply(0, Change::Deleted(route("a", "1", "t1b", EARLY)));
+        apply(&routes, 0, Change::Deleted(route("a", "1", "t1b", EARLY)));
         assert!(routes.find("t1b").is_none() && routes.get("1").is_none());
     }
 
     #[test]
     fn a_copied_path_does_not_take_the_route() {
         let routes = Routes::default();
-        routes.apply(0, Change::Applied(route("evil", "0", "t", LATE)));
-        routes.apply(0, Change::Applied(route("a", "9", "t", EARLY)));
+        apply(&routes, 0, Change::Applied(route("evil", "0", "t", LATE)));
+        apply(&routes, 0, Change::Applied(route("a", "9", "t", EARLY)));
         assert_eq!(&*routes.find("t").unwrap().uid, "9");
-        routes.apply(0, Change::Deleted(route("a", "9", "t", EARLY)));
+        apply(&routes, 0, Change::Deleted(route("a", "9", "t", EARLY)));
         assert_eq!(&*routes.find("t").unwrap().uid, "0");
     }
 
@@ -326,7 +376,7 @@ mod tests {
         let object: SlimWebhook =
             serde_json::from_value(json!({"metadata": {"namespace": "a", "name": "b", "uid": "1"}})).unwrap();
         let routes = Routes::default();
-        routes.apply(0, Change::Applied(object.into_route("operator").unwrap()));
+        apply(&routes, 0, Change::Applied(object.into_route("operator").unwrap()));
         assert!(routes.get("1").is_some());
         assert!(routes.state.read().unwrap().by_token.is_empty());
     }

@@ -102,10 +102,17 @@ pub fn tested(
 /// rotation has revoked the others, only the new one is good.
 fn answer(ping: &LastPing, delivery: &LastDelivery, stored: &Stored) -> Option<Time> {
     let fingerprint = delivery.key_fingerprint.as_deref()?;
-    let at = delivery.time.clone().filter(|at| stored.is_good(fingerprint, at.0))?;
+    let at = sent_or_received(delivery).filter(|at| stored.is_good(fingerprint, at.0))?;
     let (sent, arrived) = (ping.sent_time.0.as_second(), at.0.as_second());
     let is_ping = delivery.type_.as_deref() == Some("ping");
     (arrived > sent || (arrived == sent && is_ping)).then_some(at)
+}
+
+/// When the newest delivery arrived. A receiver whose clock is behind saw it earlier than it was sent, and there the sender's
+/// clock is the better one: that its own is wrong is said elsewhere, and the way is good.
+fn sent_or_received(delivery: &LastDelivery) -> Option<Time> {
+    let behind = delivery.skew_seconds.filter(|skew| *skew < 0).map_or(0, i64::unsigned_abs);
+    delivery.time.as_ref().map(|at| Time(after(at.0, Duration::from_secs(behind))))
 }
 
 fn ping_deadline(ping: &LastPing, env: &Env<'_>) -> Timestamp {
@@ -166,9 +173,13 @@ pub fn self_test_interval(webhook: &GeminiWebhook, env: &Env<'_>) -> Duration {
     env.timing.self_test(webhook.spec.self_test.interval.0)
 }
 
-/// A delivery that was refused since this ping.
+/// A delivery that was refused since this ping. One that seemed to come from the future was refused by a clock that is
+/// behind, so that its time says nothing; the next verified delivery takes it away.
 fn refused<'a>(ping: &LastPing, delivery: &'a LastDelivery) -> Option<&'a RejectedDelivery> {
-    delivery.rejected.as_ref().filter(|rejected| rejected.time >= ping.sent_time)
+    let counts = |rejected: &&RejectedDelivery| {
+        rejected.time >= ping.sent_time || rejected.reason == "timestamp_too_new"
+    };
+    delivery.rejected.as_ref().filter(counts)
 }
 
 /// Until when a renewal that status tells of is left to the controller that wrote so.

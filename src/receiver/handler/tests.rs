@@ -77,14 +77,12 @@ impl World {
         };
         // Reported half a minute ago, so that no test is disturbed by a routine report.
         let quiet = json!({"lastDelivery": {"time": "2026-08-20T20:09:55Z"}});
-        handler.routes.apply(
-            0,
-            Change::All(vec![
-                webhook("a", "uid-a", "t-a", &quiet),
-                webhook("operator", "uid-op", "t-op", &quiet),
-                webhook("a", "uid-none", "t-none", &quiet),
-            ]),
-        );
+        let webhooks = vec![
+            webhook("a", "uid-a", "t-a", &quiet),
+            webhook("operator", "uid-op", "t-op", &quiet),
+            webhook("a", "uid-none", "t-none", &quiet),
+        ];
+        handler.routes.apply(0, Change::All(webhooks), (handler.clock)());
         let entries = [("uid-a", &*entry(NEW)), ("uid-op", &*entry(NEW))];
         handler.keyring.apply(Change::All(vec![secret(KEYRING_SECRET, &entries)]));
         handler.index.apply(
@@ -99,6 +97,11 @@ impl World {
 
     async fn send(&self, request: Request<Body>) -> u16 {
         self.handler.handle(request).await.status().as_u16()
+    }
+
+    /// Takes over a webhook as it is now.
+    fn webhook(&self, route: Route) {
+        self.handler.routes.apply(0, Change::Applied(route), (self.handler.clock)());
     }
 
     async fn deliver(&self, token: &str, id: &str, body: &str) -> u16 {
@@ -353,7 +356,7 @@ async fn a_self_test_is_reported_at_once_or_not_answered() {
         "lastPing": {"sentTime": "2026-08-20T20:10:20Z"},
         "lastDelivery": {"time": "2026-08-20T20:10:00Z", "id": "before"},
     });
-    world.handler.routes.apply(0, Change::Applied(webhook("a", "uid-a", "t-a", &status)));
+    world.webhook(webhook("a", "uid-a", "t-a", &status));
 
     // A refused one is told once, and leaves the rest of the report in place.
     for id in ["1", "2"] {

@@ -122,6 +122,22 @@ fn which_stage_failed() {
     assert_eq!(said(&failed, webhook_type::ENDPOINT_REACHABLE), ("False", "PingTimeout"));
 }
 
+/// The receiver's clock is behind: by its own word everything came before it was asked for.
+#[test]
+fn a_clock_that_is_behind_hides_nothing() {
+    let world = World::new();
+    let passed = world.plan(&asked_again(-5, skewed(-200, -204)), &usual());
+    assert_eq!(said(&passed, webhook_type::ENDPOINT_REACHABLE), ("True", "PingVerified"));
+    assert_eq!(said(&passed, webhook_type::DELIVERY_HEALTHY), ("False", "ClockSkew"));
+    assert_eq!(passed.status.last_ping.unwrap().received_time, Some(Time(at(-4))));
+    // An older one, by the same clock.
+    let older = world.plan(&asked_again(-5, skewed(-200, -206)), &usual());
+    assert_eq!(older.status.last_ping.unwrap().received_time, None);
+
+    let failed = world.plan(&asked_again(-61, refused_for("timestamp_too_new", -460)), &usual());
+    assert_eq!(said(&failed, webhook_type::ENDPOINT_REACHABLE), ("False", "ClockSkew"));
+}
+
 #[test]
 fn a_skewed_clock_is_told_before_it_ends_deliveries() {
     let world = World::new();

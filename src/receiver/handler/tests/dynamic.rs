@@ -21,7 +21,7 @@ impl World {
             spec["jwt"] = jwt.clone();
         }
         let quiet = json!({"lastDelivery": {"time": "2026-08-20T20:09:55Z"}});
-        world.handler.routes.apply(0, Change::Applied(webhook_with("a", "uid-dyn", "t-dyn", &spec, &quiet)));
+        world.webhook(webhook_with("a", "uid-dyn", "t-dyn", &spec, &quiet));
         world
     }
 

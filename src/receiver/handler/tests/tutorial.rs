@@ -14,7 +14,7 @@ fn world() -> World {
         "status": {"path": "/v1/h/t-x"},
     }))
     .unwrap();
-    world.handler.routes.apply(0, Change::Applied(object.into_route("operator").unwrap()));
+    world.webhook(object.into_route("operator").unwrap());
     let own = entry(SECRET).replace("StandardWebhooks", "XGoogSignature");
     let entries = [("uid-a", &*entry(NEW)), ("uid-x", &*own)];
     world.handler.keyring.apply(Change::All(vec![secret(KEYRING_SECRET, &entries)]));

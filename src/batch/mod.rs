@@ -14,6 +14,7 @@ mod pace;
 mod plan;
 pub mod points;
 mod post;
+mod quiet;
 mod record;
 mod schedule;
 mod submission;
@@ -64,6 +65,11 @@ async fn turn(batch: Arc<Guarded<GeminiBatch>>, ctx: Arc<Context>) -> Result<Act
     let name = meta.name.as_deref().unwrap_or_default();
     let uid = meta.uid.clone().unwrap_or_default();
     let api: Api<GeminiBatch> = Api::namespaced(ctx.writer.clone(), namespace);
+    if let Ok(cached) = &batch.0
+        && let Some(next) = quiet::sweep(&ctx, &api, cached).await
+    {
+        return Ok(next.action().unwrap_or_else(Action::await_change));
+    }
     // The cache may be older than our own last write: what decides about money is read live.
     let live: Api<Guarded<GeminiBatch>> = Api::namespaced(ctx.writer.clone(), namespace);
     let batch = match live.get_opt(name).await? {

@@ -131,13 +131,11 @@ async fn sweep(
 ) -> Result<(), Error> {
     let ctx = subject.ctx;
     let run = newest_run(&subject.batch);
-    let remote = run.and_then(|run| run.remote_name.as_deref());
     let listed = match ctx.listings.sweep(&ctx.gemini, &ctx.metrics, key, fingerprint, since, from).await {
         Ok(listing) => {
-            let recorded: Vec<&str> = runs(subject).iter().filter_map(|r| r.remote_name.as_deref()).collect();
-            let ours = ours(subject, &listing.jobs);
-            seen.duplicates = submit::duplicates(&ours, &recorded).into_iter().map(str::to_owned).collect();
-            listing.jobs.iter().find(|j| Some(j.name.as_str()) == remote).cloned()
+            let (listed, duplicates) = in_listing(subject, &listing.jobs);
+            seen.duplicates = duplicates;
+            listed
         }
         // A GET would be told the same, once for each batch.
         Err(e) if matches!(e.class, Class::Auth | Class::RateLimited(_)) => return Err(e.into()),
@@ -163,6 +161,34 @@ async fn sweep(
     }
     seen.job = Some(facts);
     Ok(())
+}
+
+/// What a sweep shows of a job that has not ended; `None`: it shows anything else, or cannot be had.
+pub async fn quiet(subject: &Subject<'_>, needs: &Needs) -> Option<Observed> {
+    let ctx = subject.ctx;
+    let (since, from) = (needs.sweep_since?, needs.sweep_from?);
+    let reference = &subject.batch.spec.api_key_secret_ref;
+    let (credentials, key) = ctx.credentials.get(subject.namespace(), reference).await.ok()?.split();
+    let (Credentials::Ready { fingerprint }, Some(key)) = (&credentials, key) else { return None };
+    let listing = ctx.listings.sweep(&ctx.gemini, &ctx.metrics, &key, fingerprint, since, from).await.ok()?;
+    let (listed, duplicates) = in_listing(subject, &listing.jobs);
+    let job = listed.filter(|job| !job.is_terminal() && duplicates.is_empty())?;
+    let tracking = Some(tracking(subject, Some(fingerprint)));
+    Some(Observed {
+        credentials: Some(credentials),
+        listed: Some(Box::new(job)),
+        tracking,
+        ..Observed::default()
+    })
+}
+
+/// The recorded job in a listing, and those of this batch that are one too many.
+fn in_listing(subject: &Subject<'_>, jobs: &[Batch]) -> (Option<Batch>, Vec<String>) {
+    let remote = newest_run(&subject.batch).and_then(|run| run.remote_name.as_deref());
+    let recorded: Vec<&str> = runs(subject).iter().filter_map(|r| r.remote_name.as_deref()).collect();
+    let duplicates =
+        submit::duplicates(&ours(subject, jobs), &recorded).into_iter().map(str::to_owned).collect();
+    (jobs.iter().find(|job| Some(job.name.as_str()) == remote).cloned(), duplicates)
 }
 
 /// Whether the newest run was submitted with another key than this one.

@@ -72,6 +72,15 @@ abuse: ## 10 000 slow sockets, forged deliveries and what else strangers send; h
 	@ulimit -n 16384 2> /dev/null; ABUSE=full cargo test --quiet --locked --profile model --test e2e \
 	  strangers_do_not_disturb_honest_deliveries -- --nocapture
 
+# One after the other: they measure.
+.PHONY: waiting
+waiting: ## Calls in an hour for 10, 100 and 1 000 waiting jobs, and what lost deliveries cost; into docs/benchmarks.md.
+	@testenv/controlplane.sh > /dev/null
+	@testenv/kubectl.sh > /dev/null
+	@WAITING=full WAITING_PAGE='$(CURDIR)/docs/benchmarks.md' cargo test --quiet --locked --profile model --test e2e -- \
+	  --nocapture --test-threads=1 waiting_costs_a_hundredth_of_polling_and_less \
+	  with_every_delivery_lost_all_batches_complete_by_the_sweep
+
 .PHONY: bench
 bench: ## The receiver beside its peers, in turns; writes docs/benchmarks.md. Wants two cores and nothing else running.
 	@testenv/controlplane.sh > /dev/null

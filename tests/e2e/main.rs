@@ -27,4 +27,5 @@ mod rescues;
 mod restore;
 mod sender;
 mod sweep;
+mod waiting;
 mod webhooks;

@@ -19,6 +19,7 @@ mod run;
 mod status;
 mod turns;
 mod unreadable;
+mod wakes;
 
 pub use context::{Context, Memories};
 pub use credentials::{Credentials, Found, KeyCache};

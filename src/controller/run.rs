@@ -12,7 +12,7 @@ use futures::{Stream, StreamExt, stream};
 use kube::runtime::controller::{Action, Config as ControllerConfig, applier};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
@@ -31,7 +31,7 @@ use super::orphans;
 use super::rescues::Rescues;
 use super::turns::in_turn;
 use super::unreadable::Guarded;
-use crate::api::condition::{is_true, webhook_type};
+use super::wakes::{has_fallen, is_open, woken};
 use crate::api::{GeminiBatch, GeminiWebhook};
 use crate::gemini::Gemini;
 use crate::runtime::listen::{self, Announcement, announce};
@@ -250,17 +250,6 @@ async fn cache(api: Api<Guarded<GeminiWebhook>>, writer: Writer<Guarded<GeminiWe
         .await;
 }
 
-/// Whether a webhook that was ready is not any more; `ready` are the uids of those that were.
-fn has_fallen(ready: &mut HashSet<String>, webhook: &GeminiWebhook) -> bool {
-    let uid = webhook.metadata.uid.clone().unwrap_or_default();
-    let conditions = webhook.status.as_ref().map_or(&[][..], |status| &status.conditions);
-    if webhook.metadata.deletion_timestamp.is_none() && is_true(conditions, webhook_type::READY) {
-        ready.insert(uid);
-        return false;
-    }
-    ready.remove(&uid)
-}
-
 /// One API for each namespace, or one for all.
 fn apis<K>(client: &Client, namespaces: &[String]) -> Vec<Api<Guarded<K>>>
 where
@@ -356,27 +345,6 @@ where
             Err(error) => vec![Err(error)],
         })
     })
-}
-
-/// The objects of `store` that `concerns` is true of, with each item of `calls`.
-fn woken<K>(
-    calls: impl Stream<Item = ()> + Send,
-    store: Store<Guarded<K>>,
-    concerns: impl Fn(&K) -> bool + Send,
-) -> impl Stream<Item = watcher::Result<ObjectRef<Guarded<K>>>> + Send
-where
-    Guarded<K>: kube::Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
-{
-    calls.flat_map(move |()| {
-        let all = store.state().into_iter();
-        let concerned = all.filter(|object| object.0.as_ref().is_ok_and(&concerns));
-        stream::iter(concerned.map(|object| Ok(ObjectRef::from_obj(&*object))).collect::<Vec<_>>())
-    })
-}
-
-/// Whether a sweep is waited for.
-fn is_open(batch: &GeminiBatch) -> bool {
-    !batch.is_finished() && batch.status.as_ref().is_some_and(|status| !status.runs.is_empty())
 }
 
 /// Pause before the next try: at once after a conflict, else doubling, and never sooner than the other side asks.

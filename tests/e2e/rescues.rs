@@ -78,6 +78,7 @@ fn between(from: Timestamp, to: Timestamp) -> Duration {
 
 struct Size {
     divisor: u32,
+    /// Not more than a page of a listing holds.
     batches: usize,
     /// From one end to the next.
     pace: Duration,
@@ -88,7 +89,7 @@ struct Size {
 fn size() -> Size {
     if is_full() {
         let p99 = polled(&Timing::divided(30)) * 2;
-        Size { divisor: 30, batches: 102, pace: Duration::from_millis(130), p99 }
+        Size { divisor: 30, batches: 100, pace: Duration::from_millis(130), p99 }
     } else {
         let p99 = Timing::divided(DIVISOR).sweep_tracked;
         Size { divisor: DIVISOR, batches: 8, pace: Duration::from_millis(130), p99 }

@@ -72,6 +72,15 @@ abuse: ## 10 000 slow sockets, forged deliveries and what else strangers send; h
 	@ulimit -n 16384 2> /dev/null; ABUSE=full cargo test --quiet --locked --profile model --test e2e \
 	  strangers_do_not_disturb_honest_deliveries -- --nocapture
 
+# A small one of each is part of `make test`.
+.PHONY: load
+load: ## 10 000 deliveries through a rolling restart; a rotation every 2 s under 50 deliveries a second.
+	@testenv/controlplane.sh > /dev/null
+	@testenv/kubectl.sh > /dev/null
+	@LOAD=full cargo test --quiet --locked --profile model --test e2e -- --nocapture --test-threads 1 \
+	  a_rolling_restart_fails_no_delivery rotation_at_once_loses_no_delivery \
+	  rotation_with_grace_loses_no_delivery_whatever_signs
+
 .PHONY: bench
 bench: ## The receiver beside its peers, in turns; writes docs/benchmarks.md. Wants two cores and nothing else running.
 	@testenv/controlplane.sh > /dev/null

@@ -35,7 +35,7 @@ struct Shared {
     count: AtomicUsize,
     /// When the first watch of the batches began: the list before it has been worked up by then.
     watched: watch::Sender<Option<Instant>>,
-    /// The last status that was written, by the name of its batch.
+    /// The batch whose status was last written.
     written: watch::Sender<String>,
 }
 
@@ -165,7 +165,9 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         let name = path.rsplit('/').nth(1).unwrap_or_default().to_owned();
         let number = name.strip_prefix("job-").and_then(|number| number.parse().ok());
         let object = number.map_or_else(|| webhook().to_string(), |number| shared.object(number));
-        shared.written.send_replace(name);
+        if number.is_some() {
+            shared.written.send_replace(name);
+        }
         object
     } else if batches {
         shared.page(number("continue").unwrap_or(0), number("limit").unwrap_or(usize::MAX))

@@ -19,6 +19,7 @@ use super::dedupe::{Begun, Dedupe, Ticket};
 use super::delivery::{Deliveries, Reported, Seen};
 use super::early::{Early, EarlyEvent};
 use super::event::{BatchEvent, Envelope};
+use super::fair::Shares;
 use super::index::{Batch, Index};
 use super::keys::{Keyring, Live};
 use super::limits;
@@ -54,6 +55,8 @@ pub struct Handler<P: Patch> {
     pub body_timeout: Duration,
     /// What all large bodies together may take.
     pub body_grants: Semaphore,
+    /// Deliveries that are being stored, by webhook.
+    pub shares: Shares,
 }
 
 /// A body, with the right to the memory that it takes.
@@ -145,8 +148,12 @@ impl<P: Patch> Handler<P> {
             self.deliveries.rejected(&route, reason, now);
             self.refuse(reason)
         })?;
+        let Some(_share) = self.shares.take(&route.uid) else {
+            self.metrics.delivery(Outcome::Unavailable);
+            return Err(Answer::Unavailable);
+        };
         if let Some(standing) = parts.extensions.get::<Standing>() {
-            standing.prove();
+            standing.prove(&route.uid);
         }
         let fingerprint = live.fingerprints.get(verdict.key).map_or("", |name| name);
         Ok(self.accept(&route, verdict, fingerprint, &body, now).await)

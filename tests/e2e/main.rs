@@ -26,4 +26,5 @@ mod recovery;
 mod restore;
 mod sender;
 mod sweep;
+mod tenants;
 mod webhooks;

@@ -2,6 +2,7 @@
 
 mod deletion;
 mod health;
+mod load;
 mod rotation;
 mod secrets;
 

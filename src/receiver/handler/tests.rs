@@ -58,6 +58,7 @@ impl World {
             clock: || Timestamp::from_second(NOW).unwrap(),
             body_timeout: Duration::from_secs(10),
             body_grants: Semaphore::new(limits::BODY_GRANTS),
+            shares: Shares::new(limits::DELIVERIES_PER_WEBHOOK),
         };
         // Reported half a minute ago, so that no test is disturbed by a routine report.
         let quiet = json!({"lastDelivery": {"time": "2026-08-20T20:09:55Z"}});

@@ -100,6 +100,13 @@ pub struct ReceiverArgs {
     /// PEM file with the certificate's key.
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Where the public keys are that Google signs the deliveries of Dynamic webhooks with. Asked only while there are
+    /// such deliveries.
+    #[arg(long, value_name = "URL", default_value = receiver::jwks_fetch::GOOGLES, value_parser = jwks_url)]
+    jwks_url: String,
+    /// PEM file with further certificate authorities for --jwks-url.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
 }
 
 impl CommonArgs {
@@ -141,12 +148,18 @@ impl ReceiverArgs {
             operator_namespace: self.common.operator_namespace,
             watch_namespaces: self.common.watch_namespaces,
             tls: self.tls_cert.zip(self.tls_key),
+            jwks_url: self.jwks_url,
+            ca_file: self.ca_file,
         }
     }
 }
 
 fn base_url(text: &str) -> Result<String, String> {
     gemini::check_base_url(text).map(|()| text.to_owned())
+}
+
+fn jwks_url(text: &str) -> Result<String, String> {
+    receiver::jwks_fetch::check_url(text).map(|()| text.to_owned())
 }
 
 fn api_version(text: &str) -> Result<String, String> {

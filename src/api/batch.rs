@@ -212,8 +212,10 @@ impl Default for SuccessPolicy {
 #[serde(rename_all = "camelCase")]
 pub struct WebhookChoice {
     /// `Auto`: a ready GeminiWebhook with the same API key, of this namespace or of the operator's, or else the
-    /// sweep (one list call a minute for all batches of a key). `Static`: the same, but the condition
-    /// `WebhookTracked` says `WebhookNotReady` while there is none. `None`: only the sweep. Default: `Auto`.
+    /// sweep (one list call a minute for all batches of a key); one of mode `Dynamic` only if there is no other.
+    /// `Static`: one of mode `Static` or `External`, and the condition `WebhookTracked` says `WebhookNotReady` while there
+    /// is none. `Dynamic`: the same with one of mode `Dynamic`, whose address goes to Gemini with the job. `None`: only the
+    /// sweep. Default: `Auto`.
     #[serde(default)]
     pub mode: WebhookMode,
 
@@ -240,6 +242,7 @@ pub enum WebhookMode {
     #[default]
     Auto,
     Static,
+    Dynamic,
     None,
 }
 
@@ -475,7 +478,7 @@ pub struct Run {
     /// Complete listings that were counted while the outcome was unknown, or since the attempt was fenced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listings: Option<Listings>,
-    /// Name of the job at Gemini, `batches/…`. Written once.
+    /// Name of the job at Gemini, `batches/…`. Written once for each attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_name: Option<String>,
     /// When the job's name was recorded.

@@ -29,6 +29,8 @@ pub const BATCH_ANNOTATION: &str = "gemini-operator.io/batch";
 pub const MANAGED_BY: &str = "gemini-operator";
 /// Annotation by which a person, having looked at Gemini, lets a quarantined batch submit again: `<K>.<n>`.
 pub const RESUBMIT_ANNOTATION: &str = "gemini-operator.io/resubmit-approved";
+/// In the metadata of a job that has an address of its own, which comes back with each event: `<K>.<n>`.
+pub const SUBMIT_KEY_METADATA: &str = "submitKey";
 /// Annotation on a webhook by which a person has its signing secret rotated once: a time, as of RFC 3339.
 pub const ROTATE_AT_ANNOTATION: &str = "gemini-operator.io/rotate-at";
 

@@ -20,6 +20,23 @@ fn default_api_key() -> String {
     "apiKey".into()
 }
 
+/// A key of a Secret in the same namespace that holds a signing secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SigningSecretRef {
+    /// Name of the Secret, in the namespace of this object.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key inside the Secret. Default: `secret`.
+    #[serde(default = "default_signing_secret")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+fn default_signing_secret() -> String {
+    "secret".into()
+}
+
 /// A key of a ConfigMap in the same namespace that holds requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::GoDuration;
-use super::refs::SecretKeyRef;
+use super::refs::{SecretKeyRef, SigningSecretRef};
 
 /// The endpoint that is registered at Gemini, the events that it is told of, and the API key whose Google project they
 /// come from.
@@ -19,6 +19,14 @@ use super::refs::SecretKeyRef;
     namespaced,
     status = "GeminiWebhookStatus",
     derive = "PartialEq",
+    validation = Rule::new("self.spec.mode == 'External' ? has(self.spec.signingSecret) : !has(self.spec.signingSecret)")
+        .message("spec.signingSecret goes with mode External, and with no other: there it names the Secret of the endpoint"),
+    validation = Rule::new("!has(self.spec.signature) || (self.spec.mode == 'Static' ? self.spec.signature == 'StandardWebhooks' : self.spec.mode == 'Dynamic' ? self.spec.signature.startsWith('Dynamic') : !self.spec.signature.startsWith('Dynamic'))")
+        .message("spec.signature does not go with spec.mode: Static has StandardWebhooks; Dynamic has DynamicV1a or DynamicJwt; External has StandardWebhooks or XGoogSignature"),
+    validation = Rule::new("!has(self.spec.jwt) || (has(self.spec.signature) && self.spec.signature == 'DynamicJwt')")
+        .message("spec.jwt goes with signature DynamicJwt only"),
+    validation = Rule::new("!has(self.spec.rotation) || !has(self.spec.rotation.interval) || self.spec.mode == 'Static'")
+        .message("spec.rotation.interval goes with mode Static only: elsewhere the operator does not make the secret"),
     shortname = "gwh",
     category = "gemini",
     doc = "GeminiWebhook registers this cluster's receiver at Gemini, keeps its signing secret, and proves by a ping that deliveries arrive. It serves the batches of its namespace that use the same API key; one in the operator's namespace serves all namespaces.",
@@ -48,13 +56,32 @@ pub struct GeminiWebhookSpec {
     /// Where Gemini reaches the receiver.
     pub endpoint: Endpoint,
 
-    /// How the endpoint comes to be registered. `Static`: the operator registers it. Default: `Static`.
+    /// How Gemini comes to know the endpoint. It cannot be changed later. Default: `Static`.
     #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf")
+        .message("spec.mode cannot be changed; create another GeminiWebhook instead"))]
     pub mode: RegistrationMode,
 
-    /// The one signature scheme that is accepted on this route. Default: `StandardWebhooks`.
-    #[serde(default)]
-    pub signature: SignatureScheme,
+    /// The one signature scheme that is accepted on this route; a delivery is never tried with another one. Default:
+    /// `StandardWebhooks`, and with mode `Dynamic` `DynamicV1a`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<SignatureScheme>,
+
+    /// The Secret that holds the signing secret of an endpoint that somebody else has registered: mode `External`
+    /// only. Otherwise the operator keeps the secret itself. A change is in force within a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_secret: Option<SigningSecretRef>,
+
+    /// What the claims of a token must say: signature `DynamicJwt` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<Jwt>,
+
+    /// How far the clocks of sender and receiver may differ, and how old a delivery may be. From `30s` to `15m`. Signature
+    /// `XGoogSignature` has no time to compare. Default: `5m`.
+    #[serde(default = "default_tolerance")]
+    #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('30s') && duration(self) <= duration('15m'))")
+        .message("spec.tolerance must be from 30s to 15m"))]
+    pub tolerance: GoDuration,
 
     /// Events to subscribe to. Gemini refuses names that it does not know, and the message is shown in the
     /// condition `Registered`. Default: `batch.succeeded`, `batch.failed`, `batch.expired`.
@@ -163,18 +190,63 @@ impl Default for SelfTest {
     }
 }
 
-/// How the endpoint comes to be registered.
+/// What the claims of a token must say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Jwt {
+    /// The claim `aud`, exactly. Default: `status.url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub audience: Option<String>,
+    /// The claim `iss`, exactly. Default: anything, for Gemini documents none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub issuer: Option<String>,
+}
+
+/// How Gemini comes to know the endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RegistrationMode {
+    /// The operator registers it, once for all batches.
     #[default]
     Static,
+    /// Nothing is registered: each batch passes the address with its job. Whatever else is registered in the project is not
+    /// told of these jobs.
+    Dynamic,
+    /// Somebody else has registered `status.url`, and gives the signing secret in `spec.signingSecret`.
+    External,
 }
 
 /// Signature scheme of a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SignatureScheme {
+    /// HMAC-SHA256 by a signing secret (`v1`): what Gemini signs registered webhooks with. Modes `Static` and `External`.
     #[default]
     StandardWebhooks,
+    /// Ed25519 by Gemini's public keys (`v1a`): how deliveries of mode `Dynamic` were seen to come.
+    DynamicV1a,
+    /// A JWT by Gemini's public keys: how its documentation describes deliveries of mode `Dynamic`.
+    DynamicJwt,
+    /// HMAC-SHA256 over the body alone, in header `X-Goog-Signature`: the scheme of a widely read tutorial, by a sender of
+    /// your own. Mode `External`. Gemini itself sends nothing of the kind. Who overhears one delivery can send it again for
+    /// ever, which condition `ReplayableSignature` says.
+    XGoogSignature,
+}
+
+impl GeminiWebhookSpec {
+    /// The scheme of the route.
+    pub fn scheme(&self) -> SignatureScheme {
+        scheme(self.mode, self.signature)
+    }
+}
+
+/// The scheme of a route by what its webhook says.
+pub fn scheme(mode: RegistrationMode, signature: Option<SignatureScheme>) -> SignatureScheme {
+    let default = match mode {
+        RegistrationMode::Static | RegistrationMode::External => SignatureScheme::StandardWebhooks,
+        RegistrationMode::Dynamic => SignatureScheme::DynamicV1a,
+    };
+    signature.unwrap_or(default)
 }
 
 /// What happens when Gemini disables the registration.
@@ -203,6 +275,11 @@ fn default_events() -> Vec<String> {
 
 fn default_enabled() -> bool {
     true
+}
+
+/// By the Standard Webhooks text. Each retry carries a fresh time stamp, so that a slow one is not refused for its age.
+pub fn default_tolerance() -> GoDuration {
+    GoDuration::from_mins(5)
 }
 
 fn default_self_test_interval() -> GoDuration {
@@ -343,4 +420,8 @@ pub struct RejectedDelivery {
     pub reason: String,
     /// When it was refused.
     pub time: Time,
+    /// To whom its token was addressed, if it was refused for that (`aud`): what `spec.jwt.audience` may have to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub observed_audience: Option<String>,
 }

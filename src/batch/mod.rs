@@ -18,6 +18,7 @@ mod schedule;
 mod submission;
 #[cfg(test)]
 mod tests;
+mod tracking;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -11,9 +11,9 @@ use super::observed::{
 use super::plan::{Needs, claim_of, newest_run};
 use super::points::{Point, around};
 use super::schedule::is_terminal;
-use crate::api::batch::{Run, Submission, WebhookMode};
-use crate::api::condition::{batch_type, is_true, webhook_type};
-use crate::api::webhook::GeminiWebhook;
+use super::tracking;
+use crate::api::batch::{Run, Submission};
+use crate::api::condition::{batch_type, is_true};
 use crate::controller::{Credentials, Error};
 use crate::gemini::{self, ApiKey, Batch, Class};
 use crate::rows::{self, InputErrorKind, Rendered};
@@ -364,39 +364,14 @@ fn ours(subject: &Subject<'_>, jobs: &[Batch]) -> Vec<submit::Job> {
         .collect()
 }
 
-/// Which webhook will tell of the end: ready, of the same key, in this namespace or the operator's.
+/// Which webhook will tell of the end. `fingerprint`: the API key of today, if there is one.
 fn tracking(subject: &Subject<'_>, fingerprint: Option<&str>) -> Tracking {
-    let choice = &subject.batch.spec.webhook;
-    if choice.mode == WebhookMode::None {
-        return Tracking::SweepOnly("spec.webhook.mode is None".into());
-    }
     // The key of the job, and the one of today: whichever of the two the webhook was last seen with, it is of the
     // project that the job's event comes from. In a rotation the webhook follows a little later.
     let submitted = newest_run(&subject.batch).filter(|run| run.submission == Submission::Recorded);
     let keys = [fingerprint, submitted.map(|run| run.key_fingerprint.as_str())];
-    let (own, operators) = (subject.namespace(), subject.ctx.operator_namespace.as_str());
+    let near = [subject.namespace(), subject.ctx.operator_namespace.as_str()];
     let webhooks = subject.ctx.webhooks();
-    let near = |w: &&GeminiWebhook| [Some(own), Some(operators)].contains(&w.metadata.namespace.as_deref());
-    let named = |w: &&GeminiWebhook| choice.name.is_none() || choice.name == w.metadata.name;
-    let candidates: Vec<&GeminiWebhook> =
-        webhooks.iter().filter_map(|w| w.0.as_ref().ok()).filter(near).filter(named).collect();
-    let usable = candidates.iter().filter(|w| {
-        w.status.as_ref().is_some_and(|s| {
-            let key = s.key_fingerprint.as_deref();
-            is_true(&s.conditions, webhook_type::READY) && key.is_some() && keys.contains(&key)
-        })
-    });
-    let full_name = |w: &GeminiWebhook| {
-        let part = |text: &Option<String>| text.clone().unwrap_or_default();
-        format!("{}/{}", part(&w.metadata.namespace), part(&w.metadata.name))
-    };
-    match usable.map(|w| full_name(w)).min() {
-        Some(webhook) => Tracking::Static { webhook },
-        None if candidates.is_empty() && choice.name.is_none() && choice.mode == WebhookMode::Auto => {
-            Tracking::SweepOnly("there is no GeminiWebhook for this namespace; a list call finds the end".into())
-        }
-        None => Tracking::NotReady(
-            "no ready GeminiWebhook with this API key was found; until there is one, a list call finds the end".into(),
-        ),
-    }
+    let readable = webhooks.iter().filter_map(|webhook| webhook.0.as_ref().ok());
+    tracking::of(&subject.batch.spec.webhook, near, keys, readable)
 }

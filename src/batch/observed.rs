@@ -108,8 +108,10 @@ pub enum JobFacts {
 /// How the end of the job will become known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tracking {
-    /// A ready webhook.
+    /// A ready webhook that Gemini, or another sender, knows of.
     Static { webhook: String },
+    /// A ready webhook whose address goes to Gemini with the job.
+    Dynamic { webhook: String },
     /// A webhook was asked for and is not ready.
     NotReady(String),
     /// The sweep alone.

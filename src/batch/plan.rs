@@ -356,6 +356,11 @@ fn track(draft: &mut Draft, mode: WebhookMode, tracking: &Tracking) {
         Tracking::Static { webhook } => {
             (Is::True, "Static", format!("GeminiWebhook {webhook} reports the end"))
         }
+        Tracking::Dynamic { webhook } => (
+            Is::True,
+            "Dynamic",
+            format!("GeminiWebhook {webhook}, whose address the job was given, reports the end"),
+        ),
         Tracking::NotReady(why) if mode != WebhookMode::None => (Is::False, "WebhookNotReady", why.clone()),
         Tracking::NotReady(why) | Tracking::SweepOnly(why) => (Is::False, "SweepOnly", why.clone()),
     };

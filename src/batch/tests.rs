@@ -370,6 +370,7 @@ fn any_seen() -> impl Strategy<Value = Observed> {
         Just(None),
         Just(Some(Tracking::SweepOnly("m".into()))),
         Just(Some(Tracking::Static { webhook: "team/main".into() })),
+        Just(Some(Tracking::Dynamic { webhook: "team/dynamic".into() })),
     ];
     let listing = proptest::option::of(Just(Listed { started: now(), jobs: vec![] }));
     let swept = any::<bool>();

@@ -2,7 +2,7 @@
 //!
 //! Written at most once a minute; at once while a self-test is outstanding, and a ping always: it is sent once, and it
 //! may be here before the word that it was asked for. Deliveries that were refused are reported only during a
-//! self-test, so that abuse causes no writes.
+//! self-test, so that abuse causes no writes; but for those that only the provider can have signed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +27,8 @@ const PING: &str = "ping";
 pub struct Seen {
     pub id: String,
     pub type_: Option<String>,
-    pub skew_seconds: i64,
+    /// Our clock less the sender's, where the scheme tells his.
+    pub skew_seconds: Option<i64>,
     pub key_fingerprint: String,
     pub time: Timestamp,
 }
@@ -58,7 +59,7 @@ impl<P: Patch> Deliveries<P> {
             time: Some(Time(seen.time)),
             id: Some(seen.id.clone()),
             type_: seen.type_.clone(),
-            skew_seconds: Some(seen.skew_seconds),
+            skew_seconds: seen.skew_seconds,
             key_fingerprint: Some(seen.key_fingerprint.clone()),
             rejected: None,
         };
@@ -78,12 +79,33 @@ impl<P: Patch> Deliveries<P> {
         if answered || told {
             return;
         }
-        let rejected = RejectedDelivery { reason: reason.as_str().into(), time: Time(now) };
+        let rejected =
+            RejectedDelivery { reason: reason.as_str().into(), time: Time(now), observed_audience: None };
         // The rest goes along: what an apply leaves out is taken out.
         let report = LastDelivery { rejected: Some(rejected), ..last };
         known.insert(route.uid.clone(), report.clone());
         drop(known);
         // Nobody waits for it: its sender gets his 401 anyway.
+        drop(self.submit(route, report));
+    }
+
+    /// Reports an authentic token that is for somebody else. No stranger can make one, and nobody documents to whom
+    /// Gemini addresses its own: so it is told as a verified delivery is, at most once a minute, and of the same
+    /// audience once.
+    pub fn misaddressed(&self, route: &Route, reason: Rejection, audience: String, now: Timestamp) {
+        let mut known = self.flights.writer().known();
+        let last = newest(route, known.get(&route.uid)).unwrap_or_default();
+        let rejected = RejectedDelivery {
+            reason: reason.as_str().into(),
+            time: Time(now),
+            observed_audience: Some(audience),
+        };
+        if !is_news(&rejected, last.rejected.as_ref()) {
+            return;
+        }
+        let report = LastDelivery { rejected: Some(rejected), ..last };
+        known.insert(route.uid.clone(), report.clone());
+        drop(known);
         drop(self.submit(route, report));
     }
 
@@ -133,6 +155,14 @@ fn due(seen: &Seen, ping_sent: Option<Timestamp>, last: Option<&LastDelivery>) -
         Some(time) if seconds(now, time) < limits::DELIVERY_INTERVAL.as_secs() => Due::No,
         _ => Due::Routine,
     }
+}
+
+/// Whether it says more than what was last reported, and not too soon after it.
+fn is_news(rejected: &RejectedDelivery, last: Option<&RejectedDelivery>) -> bool {
+    last.is_none_or(|last| {
+        let same = (&last.reason, &last.observed_audience) == (&rejected.reason, &rejected.observed_audience);
+        !same && seconds(rejected.time.0, last.time.0) >= limits::DELIVERY_INTERVAL.as_secs()
+    })
 }
 
 /// Whether a self-test that was sent then is still outstanding, unless it was answered.
@@ -198,6 +228,26 @@ mod tests {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
     }
 
+    #[test]
+    fn of_an_audience_is_told_once() {
+        let rejected = |second, reason: &str, audience: Option<&str>| RejectedDelivery {
+            reason: reason.into(),
+            time: Time(at(second)),
+            observed_audience: audience.map(Into::into),
+        };
+        let new = rejected(60, "aud", Some("a"));
+        assert!(is_news(&new, None));
+        for (last, wanted) in [
+            (rejected(0, "aud", Some("a")), false),
+            (rejected(0, "aud", Some("b")), true),
+            (rejected(1, "aud", Some("b")), false),
+            (rejected(0, "kid", None), true),
+            (rejected(-100_000, "aud", Some("a")), false),
+        ] {
+            assert_eq!(is_news(&new, Some(&last)), wanted, "{last:?}");
+        }
+    }
+
     fn last(second: i64, type_: &str, fingerprint: &str) -> LastDelivery {
         LastDelivery {
             time: Some(Time(at(second))),
@@ -236,7 +286,7 @@ mod tests {
             let seen = Seen {
                 id: "msg".into(),
                 type_: Some(type_.into()),
-                skew_seconds: 0,
+                skew_seconds: Some(0),
                 key_fingerprint: "k".into(),
                 time: at(now),
             };

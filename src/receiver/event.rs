@@ -4,7 +4,8 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::limits::TYPE_BYTES;
+use super::limits::{MARKER_BYTES, TYPE_BYTES};
+use crate::api::SUBMIT_KEY_METADATA;
 
 /// The reading of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct BatchEvent {
     pub remote_name: String,
     /// The sender's time.
     pub time: Option<Timestamp>,
+    /// `<K>.<n>`: what its batch gave along with the job, to have it back. Only of jobs with an address of their own.
+    pub marker: Option<String>,
 }
 
 impl Envelope {
@@ -56,7 +59,7 @@ impl Envelope {
             return Self::Unusable;
         };
         let time = envelope.get("timestamp").and_then(Value::as_str).and_then(|text| text.parse().ok());
-        Self::Batch(BatchEvent { type_, remote_name, time })
+        Self::Batch(BatchEvent { type_, remote_name, time, marker: marker(&envelope) })
     }
 
     /// The type, as far as it can be shown.
@@ -78,6 +81,15 @@ fn normalise(id: &str) -> Option<String> {
     good.then(|| format!("batches/{bare}"))
 }
 
+/// Bodies were seen with the metadata at the top; one receiver looks for it in `data` first.
+fn marker(envelope: &Map<String, Value>) -> Option<String> {
+    let places = [Some(envelope), envelope.get("data").and_then(Value::as_object)];
+    let metadata = places.into_iter().flatten().find_map(|place| place.get("user_metadata"));
+    let marker = metadata?.get(SUBMIT_KEY_METADATA)?.as_str()?;
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'.';
+    ((1..=MARKER_BYTES).contains(&marker.len()) && marker.bytes().all(plain)).then(|| marker.to_owned())
+}
+
 fn presentable(type_: &str) -> Option<String> {
     let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'_' | b'-' | b'.');
     let good = (1..=TYPE_BYTES).contains(&type_.len()) && type_.bytes().all(plain);
@@ -89,7 +101,7 @@ mod tests {
     use super::*;
 
     fn batch(type_: &'static str, remote_name: &str) -> Envelope {
-        Envelope::Batch(BatchEvent { type_, remote_name: remote_name.into(), time: None })
+        Envelope::Batch(BatchEvent { type_, remote_name: remote_name.into(), time: None, marker: None })
     }
 
     #[test]
@@ -139,5 +151,28 @@ mod tests {
         let body = br#"{"type":"batch.failed","timestamp":"2026-08-20T20:10:25Z","data":{"id":"a"}}"#;
         let Envelope::Batch(event) = Envelope::parse(body) else { panic!("not a batch event") };
         assert_eq!(event.time, Some("2026-08-20T20:10:25Z".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_marker() {
+        let marker = |more: &str| match Envelope::parse(
+            format!(r#"{{"type":"batch.failed","data":{{"id":"a"}},{more}}}"#).as_bytes(),
+        ) {
+            Envelope::Batch(event) => event.marker,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(marker(r#""user_metadata":{"submitKey":"k2.1","other":[]}"#), Some("k2.1".into()));
+        assert_eq!(marker(r#""data":{"id":"a","user_metadata":{"submitKey":"k2.1"}}"#), Some("k2.1".into()));
+        let long = format!(r#""user_metadata":{{"submitKey":"{}"}}"#, "a".repeat(65));
+        for bad in [
+            r#""userMetadata":{"submitKey":"k.1"}"#,
+            r#""user_metadata":"submitKey""#,
+            r#""user_metadata":{"submitKey":7}"#,
+            r#""user_metadata":{"submitKey":""}"#,
+            r#""user_metadata":{"submitKey":"K 1"}"#,
+            &long,
+        ] {
+            assert_eq!(marker(bad), None, "{bad}");
+        }
     }
 }

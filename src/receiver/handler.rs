@@ -21,18 +21,22 @@ use super::early::{Early, EarlyEvent};
 use super::event::{BatchEvent, Envelope};
 use super::fair::Shares;
 use super::index::{Batch, Index};
-use super::keys::{Keyring, Live};
+use super::keys::Keyring;
 use super::limits;
 use super::metrics::{EarlyOutcome, Metrics, Outcome};
 use super::patch::Patch;
+use super::public_keys::PublicKeys;
 use super::quiet::RejectionLog;
 use super::routes::{Route, Routes, token_of};
 use super::serve::Standing;
-use super::signature::standard_v1::{self, Key};
-use super::signature::{Rejection, Verdict};
+use super::signature::standard_v1::Key;
+use super::signature::{self, Rejection};
 use super::store::{Store, Stored};
 use crate::api::batch::LastEvent;
 use crate::runtime::readiness::Readiness;
+use prove::{Proven, Refused, headers};
+
+mod prove;
 
 /// All that a request needs.
 pub struct Handler<P: Patch> {
@@ -42,6 +46,7 @@ pub struct Handler<P: Patch> {
     pub synced: AtomicBool,
     pub routes: Arc<Routes>,
     pub keyring: Arc<Keyring>,
+    pub public_keys: PublicKeys,
     pub index: Arc<Index>,
     pub early: Arc<Early>,
     pub dedupe: Arc<Dedupe>,
@@ -134,7 +139,7 @@ impl<P: Patch> Handler<P> {
         if !self.is_synced() {
             return Err(Answer::Unavailable);
         }
-        let route = token_of(parts.uri.path()).and_then(|token| self.routes.find(token));
+        let routes = token_of(parts.uri.path()).map(|token| self.routes.find(token)).unwrap_or_default();
         let Read { bytes: body, held: _held } = match self.read(&mut body).await {
             Ok(read) => read,
             Err(answer) => {
@@ -143,11 +148,20 @@ impl<P: Patch> Handler<P> {
             }
         };
         let now = (self.clock)();
-        let (route, live) = self.keys(route, &parts, &body, now)?;
-        let verdict = verify(&parts, &body, &live.keys, now).map_err(|reason| {
-            self.deliveries.rejected(&route, reason, now);
-            self.refuse(reason)
-        })?;
+        let Some((first, copies)) = routes.split_first() else {
+            self.pretend(&parts, &body, now);
+            return Err(self.refuse(Rejection::UnknownRoute, &parts));
+        };
+        let (route, proven) = match self.prove_for_one(first, copies, &parts, &body, now).await {
+            Ok(found) => found,
+            Err(Refused { reason, answer, audience }) => {
+                match audience {
+                    Some(audience) => self.deliveries.misaddressed(first, reason, audience, now),
+                    None => self.deliveries.rejected(first, reason, now),
+                }
+                return Err(self.refuse_as(reason, answer, Some(&parts)));
+            }
+        };
         let Some(_share) = self.shares.take(&route.uid) else {
             self.metrics.delivery(Outcome::Unavailable);
             return Err(Answer::Unavailable);
@@ -155,15 +169,14 @@ impl<P: Patch> Handler<P> {
         if let Some(standing) = parts.extensions.get::<Standing>() {
             standing.prove(&route.uid);
         }
-        let fingerprint = live.fingerprints.get(verdict.key).map_or("", |name| name);
-        Ok(self.accept(&route, verdict, fingerprint, &body, now).await)
+        Ok(self.accept(route, &proven, &body, now).await)
     }
 
     /// By what the request says of itself; what it is, `read` counts.
     fn check_size(&self, parts: &Parts) -> Result<(), Answer> {
         let length = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         if length.and_then(|text| text.parse::<u64>().ok()).is_some_and(|n| n > limits::BODY_BYTES as u64) {
-            return Err(self.refuse_as(Rejection::TooLarge, Answer::TooLarge));
+            return Err(self.refuse_as(Rejection::TooLarge, Answer::TooLarge, None));
         }
         // Nothing here unpacks anything: a small packed body may be a big one.
         let encodings = parts.headers.get_all(CONTENT_ENCODING).iter();
@@ -191,7 +204,7 @@ impl<P: Patch> Handler<P> {
             while let Some(chunk) = chunks.next().await {
                 let chunk: Bytes = chunk.map_err(|_| Answer::BrokenBody)?;
                 if read.bytes.len() + chunk.len() > limits::BODY_BYTES {
-                    return Err(self.refuse_as(Rejection::TooLarge, Answer::TooLarge));
+                    return Err(self.refuse_as(Rejection::TooLarge, Answer::TooLarge, None));
                 }
                 read.bytes.extend_from_slice(&chunk);
                 while read.bytes.len() > limits::BODY_FREE_BYTES + read.held.len() * limits::BODY_GRANT_BYTES
@@ -222,38 +235,14 @@ impl<P: Patch> Handler<P> {
         let _ = tokio::time::timeout(self.body_timeout, pour).await;
     }
 
-    fn keys(
-        &self,
-        route: Option<Arc<Route>>,
-        parts: &Parts,
-        body: &[u8],
-        now: Timestamp,
-    ) -> Result<(Arc<Route>, Live), Answer> {
-        let Some(route) = route else {
-            // The same work as for a bad signature, so that the time does not tell which routes there are. The
-            // verdict must not matter, whatever it is.
-            let verdict = verify(parts, body, std::slice::from_ref(&self.dummy), now);
-            std::hint::black_box(verdict.is_ok());
-            return Err(self.refuse(Rejection::UnknownRoute));
-        };
-        match self.keyring.live(&route.uid, now) {
-            Ok(live) => Ok((route, live)),
-            Err(reason) => {
-                // The registration stands and its secret is not there (yet), or is broken: nothing can be said
-                // about this delivery, so its sender must come again.
-                self.deliveries.rejected(&route, reason, now);
-                Err(self.refuse_as(reason, Answer::Unavailable))
-            }
-        }
+    fn refuse(&self, reason: Rejection, parts: &Parts) -> Answer {
+        self.refuse_as(reason, Answer::Unauthorized, Some(parts))
     }
 
-    fn refuse(&self, reason: Rejection) -> Answer {
-        self.refuse_as(reason, Answer::Unauthorized)
-    }
-
-    fn refuse_as(&self, reason: Rejection, answer: Answer) -> Answer {
+    fn refuse_as(&self, reason: Rejection, answer: Answer, parts: Option<&Parts>) -> Answer {
         self.metrics.rejection(reason);
-        self.log.note(reason, Instant::now());
+        let signatures = || parts.map_or_else(String::new, |parts| signature::shape(headers(parts)));
+        self.log.note(reason, signatures, Instant::now());
         answer
     }
 
@@ -261,22 +250,21 @@ impl<P: Patch> Handler<P> {
     async fn accept(
         &self,
         route: &Route,
-        verdict: Verdict<'_>,
-        fingerprint: &str,
+        Proven { accepted, fingerprint }: &Proven<'_>,
         body: &[u8],
         now: Timestamp,
     ) -> Answer {
         let envelope = Envelope::parse(body);
         let seen = Seen {
-            id: verdict.id.into(),
+            id: accepted.id.as_ref().into(),
             type_: envelope.type_().map(Into::into),
-            skew_seconds: now.as_second().saturating_sub(verdict.timestamp),
-            key_fingerprint: fingerprint.into(),
+            skew_seconds: accepted.timestamp.map(|sent| now.as_second().saturating_sub(sent)),
+            key_fingerprint: fingerprint.as_ref().into(),
             time: now,
         };
         let report = self.deliveries.verified(route, &seen);
         let settle = async {
-            match self.ticket(&route.uid, verdict.id).await {
+            match self.ticket(&route.uid, &accepted.id).await {
                 None => Self::settled(report, Outcome::Duplicate).await,
                 Some(ticket) => self.apply(route, ticket, &seen, envelope, report).await,
             }
@@ -340,6 +328,7 @@ impl<P: Patch> Handler<P> {
     }
 
     async fn hint(&self, route: &Route, seen: &Seen, event: BatchEvent) -> Outcome {
+        let marker = event.marker.filter(|_| route.policy.is_dynamic());
         let event = LastEvent {
             id: seen.id.clone(),
             type_: event.type_.into(),
@@ -348,6 +337,10 @@ impl<P: Patch> Handler<P> {
             received_time: Time(seen.time),
         };
         let mut batches = self.index.find(&event.remote_name);
+        if let Some(marker) = marker.filter(|_| batches.is_empty()) {
+            // The answer that had the name may be lost: then this is how it becomes known.
+            batches = self.index.find_marked(&marker);
+        }
         if batches.is_empty() {
             let early =
                 EarlyEvent { webhook_uid: route.uid.clone(), event: event.clone(), since: Instant::now() };
@@ -408,11 +401,6 @@ impl<P: Patch> Handler<P> {
         }
         None
     }
-}
-
-fn verify<'a>(parts: &'a Parts, body: &[u8], keys: &[Key], now: Timestamp) -> Result<Verdict<'a>, Rejection> {
-    let headers = parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    standard_v1::verify(headers, body, keys, now.as_second(), limits::TOLERANCE_SECONDS)
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ pub struct Batch {
     /// The newest event in its status, written by this receiver or another.
     pub last_event: Option<StoredEvent>,
     remote_names: Vec<Arc<str>>,
+    /// `<K>.<n>` of attempts whose job's name is not known (yet).
+    markers: Vec<Arc<str>>,
 }
 
 /// An event as it stands in a status.
@@ -45,6 +47,7 @@ struct State {
     batches: HashMap<Arc<str>, (usize, Arc<Batch>)>,
     /// One batch for each job; more only if somebody copied a status, and then each of them may look.
     by_remote_name: HashMap<Arc<str>, Vec<Arc<Batch>>>,
+    by_marker: HashMap<Arc<str>, Vec<Arc<Batch>>>,
 }
 
 impl Index {
@@ -52,6 +55,12 @@ impl Index {
     pub fn find(&self, remote_name: &str) -> Vec<Arc<Batch>> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         state.by_remote_name.get(remote_name).cloned().unwrap_or_default()
+    }
+
+    /// The batches that made this attempt and do not know its job's name. Who knows a name goes by that alone.
+    pub fn find_marked(&self, marker: &str) -> Vec<Arc<Batch>> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.by_marker.get(marker).cloned().unwrap_or_default()
     }
 
     /// Takes over a change that the watch number `watch` saw. Returns the remote names that were not there before.
@@ -90,20 +99,28 @@ impl State {
             }
             self.by_remote_name.entry(name.clone()).or_default().push(batch.clone());
         }
+        for marker in &batch.markers {
+            self.by_marker.entry(marker.clone()).or_default().push(batch.clone());
+        }
         self.batches.insert(batch.uid.clone(), (watch, batch));
     }
 
     fn remove(&mut self, uid: &str) -> Option<Arc<Batch>> {
         let (_, batch) = self.batches.remove(uid)?;
-        for name in &batch.remote_names {
-            if let Some(owners) = self.by_remote_name.get_mut(name) {
-                owners.retain(|owner| !Arc::ptr_eq(owner, &batch));
-                if owners.is_empty() {
-                    self.by_remote_name.remove(name);
-                }
+        disown(&mut self.by_remote_name, &batch.remote_names, &batch);
+        disown(&mut self.by_marker, &batch.markers, &batch);
+        Some(batch)
+    }
+}
+
+fn disown(owners: &mut HashMap<Arc<str>, Vec<Arc<Batch>>>, names: &[Arc<str>], batch: &Arc<Batch>) {
+    for name in names {
+        if let Some(of_name) = owners.get_mut(name) {
+            of_name.retain(|owner| !Arc::ptr_eq(owner, batch));
+            if of_name.is_empty() {
+                owners.remove(name);
             }
         }
-        Some(batch)
     }
 }
 
@@ -119,13 +136,21 @@ pub struct SlimBatch {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct SlimStatus {
+    identity: Lenient<SlimIdentity>,
     runs: Lenient<Vec<Lenient<SlimRun>>>,
     last_event: Lenient<LastEvent>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+struct SlimIdentity {
+    submit_key: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 struct SlimRun {
+    attempt: Lenient<i32>,
     remote_name: Option<String>,
 }
 
@@ -134,9 +159,15 @@ impl SlimBatch {
     pub fn into_batch(self) -> Option<Batch> {
         let Self { metadata, status } = self;
         let status = status.0.unwrap_or_default();
-        let runs = status.runs.0.unwrap_or_default().into_iter();
-        let mut remote_names: Vec<Arc<str>> =
-            runs.filter_map(|run| run.0?.remote_name).map(Arc::from).collect();
+        let key = status.identity.0.map(|identity| identity.submit_key);
+        let (mut remote_names, mut markers) = (Vec::<Arc<str>>::new(), Vec::<Arc<str>>::new());
+        for run in status.runs.0.unwrap_or_default().into_iter().filter_map(|run| run.0) {
+            match (run.remote_name, &key, run.attempt.0) {
+                (Some(name), _, _) => remote_names.push(name.into()),
+                (None, Some(key), Some(attempt)) => markers.push(format!("{key}.{attempt}").into()),
+                (None, _, _) => {}
+            }
+        }
         remote_names.dedup();
         Some(Batch {
             uid: metadata.uid?.into(),
@@ -148,6 +179,7 @@ impl SlimBatch {
                 received: event.received_time.0,
             }),
             remote_names,
+            markers,
         })
     }
 }
@@ -192,6 +224,16 @@ pub mod tests {
         object.into_batch().unwrap()
     }
 
+    /// One whose first attempt is in doubt.
+    pub fn batch_in_doubt(namespace: &str, name: &str, uid: &str, key: &str) -> Batch {
+        let object: SlimBatch = serde_json::from_value(json!({
+            "metadata": {"namespace": namespace, "name": name, "uid": uid},
+            "status": {"identity": {"submitKey": key}, "runs": [{"attempt": 1}]},
+        }))
+        .unwrap();
+        object.into_batch().unwrap()
+    }
+
     fn names(found: &[Arc<Batch>]) -> Vec<&str> {
         found.iter().map(|batch| &*batch.name).collect()
     }
@@ -217,7 +259,20 @@ pub mod tests {
         index.apply(0, Change::Deleted(batch("a", "y", "2", &[])));
         assert!(index.find("batches/3").is_empty());
         let state = index.state.read().unwrap();
-        assert!(state.batches.is_empty() && state.by_remote_name.is_empty());
+        assert!(state.batches.is_empty() && state.by_remote_name.is_empty() && state.by_marker.is_empty());
+    }
+
+    #[test]
+    fn a_marker_counts_until_the_name_is_known() {
+        let index = Index::default();
+        index.apply(0, Change::Applied(batch_in_doubt("a", "x", "1", "k")));
+        assert_eq!(names(&index.find_marked("k.1")), ["x"]);
+        assert!(index.find_marked("k.2").is_empty() && index.find_marked("k").is_empty());
+        index.apply(0, Change::Applied(batch("a", "x", "1", &["batches/1"])));
+        assert!(index.find_marked("k.1").is_empty());
+        index.apply(0, Change::Applied(batch_in_doubt("a", "x", "1", "k")));
+        index.apply(0, Change::Deleted(batch_in_doubt("a", "x", "1", "k")));
+        assert!(index.state.read().unwrap().by_marker.is_empty());
     }
 
     /// Read from text, as the client does: a tree would hide the limit.

@@ -31,8 +31,10 @@ pub const SECRETS: usize = 4;
 /// Length of an event type that is written to a status. The longest known one is 27 characters.
 pub const TYPE_BYTES: usize = 64;
 
-/// How far the sender's clock and ours may differ, by the Standard Webhooks text. Each retry carries a fresh
-/// time stamp, so that a slow retry is not refused for its age.
+/// Length of the marker that a job with an address of its own was given: 26 characters, a dot and a number.
+pub const MARKER_BYTES: usize = 64;
+
+/// How far the sender's clock and ours may differ on a route that nobody has; on others `spec.tolerance` says it.
 pub const TOLERANCE_SECONDS: i64 = 300;
 
 /// From the accepted connection to the end of its first request's headers, the TLS handshake included.
@@ -83,7 +85,7 @@ pub const RETRY_AFTER_SECONDS: u32 = 30;
 /// the pod has waited for that before the signal.
 pub const LINGER: Duration = Duration::from_secs(2);
 
-/// And then: the longest request is a body of 10 s and a write of 2 s. With the 5 s before the signal, and the last
+/// And then: the longest request is a body of 10 s, public keys of 3 s and a write of 2 s. With the 5 s before the signal, and the last
 /// writes, it is below the 30 s that the pod has.
 pub const DRAIN: Duration = Duration::from_secs(15);
 
@@ -117,3 +119,16 @@ pub const DELIVERY_INTERVAL: Duration = Duration::from_mins(1);
 
 /// A self-test is outstanding for this long.
 pub const SELF_TEST: Duration = Duration::from_mins(2);
+
+/// The public keys of dynamic deliveries are good for so long. A key that the provider takes back is accepted until then.
+pub const JWKS_FRESH: Duration = Duration::from_mins(10);
+
+/// While the provider's document cannot be had they are good for so long: Gemini retries for 24 h, and nothing is won by
+/// refusing until then what was good before.
+pub const JWKS_STALE: Duration = Duration::from_hours(24);
+
+/// From the beginning of one call for them to that of the next, whatever comes meanwhile and however the call ended.
+pub const JWKS_INTERVAL: Duration = Duration::from_mins(1);
+
+/// For the whole call: a document of a few KiB. Its delivery waits for it, and its sender only "a few seconds".
+pub const JWKS_TIMEOUT: Duration = Duration::from_secs(3);

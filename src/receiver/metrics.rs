@@ -91,6 +91,7 @@ pub struct Metrics {
     deliveries: Family<OutcomeLabel, Counter>,
     early: Family<OutcomeLabel, Counter>,
     rejections: Family<ReasonLabel, Counter>,
+    jwks_fetches: Family<OutcomeLabel, Counter>,
     patches: Family<PatchLabel, Histogram, fn() -> Histogram>,
     /// Open connections.
     pub connections: Gauge,
@@ -110,6 +111,7 @@ impl Metrics {
             deliveries: Family::default(),
             early: Family::default(),
             rejections: Family::default(),
+            jwks_fetches: Family::default(),
             patches: Family::new_with_constructor(seconds),
             connections: Gauge::default(),
             connections_refused: Counter::default(),
@@ -126,6 +128,11 @@ impl Metrics {
             metrics.early.clone(),
         );
         registry.register("rejections", "Refused requests by reason", metrics.rejections.clone());
+        registry.register(
+            "jwks_fetches",
+            "Calls for the provider's public keys by what came of them",
+            metrics.jwks_fetches.clone(),
+        );
         registry.register(
             "patch_duration_seconds",
             "Duration of status patches by kind and outcome",
@@ -153,6 +160,11 @@ impl Metrics {
         self.rejections.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
     }
 
+    /// `fetched`, or why not.
+    pub fn jwks_fetch(&self, outcome: &'static str) {
+        self.jwks_fetches.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
     pub fn patch(&self, kind: &'static str, outcome: &'static str, seconds: f64) {
         self.patches.get_or_create(&PatchLabel { kind, outcome }).observe(seconds);
     }
@@ -160,6 +172,11 @@ impl Metrics {
     #[cfg(test)]
     pub fn count(&self, outcome: Outcome) -> u64 {
         self.deliveries.get_or_create(&OutcomeLabel { outcome: outcome.as_str() }).get()
+    }
+
+    #[cfg(test)]
+    pub fn jwks_fetched(&self, outcome: &'static str) -> u64 {
+        self.jwks_fetches.get_or_create(&OutcomeLabel { outcome }).get()
     }
 
     #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The receiver: the process that faces the internet. It proves that a delivery is Gemini's, records it in the status
-//! of the batch that it speaks of, and answers. It holds no API key, and knows neither Gemini nor the controller.
+//! of the batch that it speaks of, and answers. It holds no API key, and knows neither Gemini nor the controller; of the
+//! outside world it asks for one document, the public keys that dynamic deliveries are signed with.
 
 mod dedupe;
 mod delivery;
@@ -11,10 +12,12 @@ mod fake;
 mod flight;
 mod handler;
 mod index;
+pub mod jwks_fetch;
 mod keys;
 pub mod limits;
 mod metrics;
 mod patch;
+mod public_keys;
 mod quiet;
 mod routes;
 mod serve;
@@ -43,9 +46,11 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use self::fair::Shares;
 use self::handler::Handler;
 use self::index::{Index, SlimBatch};
+use self::jwks_fetch::JwksFetch;
 use self::keys::Keyring;
 use self::metrics::{EarlyOutcome, Metrics};
 use self::patch::{KubePatch, Patch};
+use self::public_keys::PublicKeys;
 use self::routes::{Routes, SlimWebhook};
 use self::serve::{Bounds, Server};
 use self::signature::standard_v1::Key;
@@ -75,6 +80,10 @@ pub struct Settings {
     pub watch_namespaces: Vec<String>,
     /// Certificate and key, both PEM; `None` = plain HTTP behind an Ingress.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Where the public keys of dynamic deliveries are.
+    pub jwks_url: String,
+    /// PEM file with CA certificates to trust there in addition to the system's.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Why the receiver ended.
@@ -84,6 +93,10 @@ pub enum Error {
     Bind(#[from] listen::BindError),
     #[error("--tls-cert and --tls-key cannot be used")]
     Tls(#[from] tls::Error),
+    #[error("--ca-file {}: cannot be read", path.display())]
+    CaFile { path: PathBuf, source: std::io::Error },
+    #[error("--jwks-url: {0}")]
+    Jwks(String),
     #[error("cannot say where the receiver listens")]
     Announce(#[source] std::io::Error),
     #[error("the key for unknown routes cannot be made")]
@@ -105,6 +118,7 @@ pub async fn run(settings: Settings, client: Client, shutdown: CancellationToken
         Some((certificate, key)) => Some(Arc::new(tls::Tls::load(certificate, key).await?)),
         None => None,
     };
+    let jwks = jwks_fetch(&settings)?;
     let listener = listen::bind("--listen", settings.listen).await?;
     let admin_listener = listen::bind("--admin-listen", settings.admin_listen).await?;
     let announcement = Announcement {
@@ -122,6 +136,7 @@ pub async fn run(settings: Settings, client: Client, shutdown: CancellationToken
         synced: false.into(),
         routes: Arc::default(),
         keyring: Arc::default(),
+        public_keys: PublicKeys::new(Box::new(jwks), metrics.clone()),
         index: Arc::default(),
         early: Arc::default(),
         dedupe: Arc::default(),
@@ -179,6 +194,13 @@ pub async fn run(settings: Settings, client: Client, shutdown: CancellationToken
     last.cancel();
     tasks.shutdown().await;
     Ok(())
+}
+
+fn jwks_fetch(settings: &Settings) -> Result<JwksFetch, Error> {
+    let read =
+        |path: &PathBuf| std::fs::read(path).map_err(|source| Error::CaFile { path: path.clone(), source });
+    let ca = settings.ca_file.as_ref().map(read).transpose()?;
+    JwksFetch::new(&settings.jwks_url, ca.as_deref()).map_err(Error::Jwks)
 }
 
 fn task_ended(ended: Result<&'static str, tokio::task::JoinError>) -> Error {
@@ -305,6 +327,8 @@ mod tests {
             operator_namespace: "op".into(),
             watch_namespaces: watch.iter().map(|name| (*name).into()).collect(),
             tls: None,
+            jwks_url: jwks_fetch::GOOGLES.into(),
+            ca_file: None,
         };
         assert!(webhook_namespaces(&settings(&[])).is_empty());
         assert_eq!(webhook_namespaces(&settings(&["a"])), ["a", "op"]);

@@ -41,10 +41,12 @@ impl Default for RejectionLog {
 }
 
 impl RejectionLog {
-    /// Only the reason: path, headers and body are the sender's, and the path is a secret.
-    pub fn note(&self, reason: Rejection, now: Instant) {
+    /// Only the reason and what kinds of signatures there were: path, headers and body are the sender's, and the path is
+    /// a secret.
+    pub fn note(&self, reason: Rejection, signatures: impl FnOnce() -> String, now: Instant) {
         if let Some(suppressed) = self.0.admit(now) {
-            tracing::warn!(reason = reason.as_str(), suppressed, "request refused");
+            let signatures = signatures();
+            tracing::warn!(reason = reason.as_str(), signatures, suppressed, "request refused");
         }
     }
 }

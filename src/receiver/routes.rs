@@ -11,9 +11,13 @@ use kube::Resource;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::signature::dynamic_jwt::Expected;
 use super::watch::{Change, Lenient};
 use crate::api::GeminiWebhook;
-use crate::api::webhook::{LastDelivery, LastPing};
+use crate::api::duration::GoDuration;
+use crate::api::webhook::{
+    Jwt, LastDelivery, LastPing, RegistrationMode, SignatureScheme, default_tolerance, scheme,
+};
 
 /// Longest token that is looked up; ours have 26 characters.
 const TOKEN_BYTES: usize = 64;
@@ -26,12 +30,31 @@ pub struct Route {
     pub name: Arc<str>,
     /// A webhook of the operator's namespace serves all namespaces.
     pub in_operator_namespace: bool,
+    /// How its deliveries are proven.
+    pub policy: Policy,
     /// When the newest self-test was asked for.
     pub ping_sent: Option<Timestamp>,
     /// What was last written by a receiver, this one or another.
     pub last_delivery: Option<LastDelivery>,
     created: Option<Timestamp>,
     token: Token,
+}
+
+/// How the deliveries of a route are proven: pinned by its webhook, never negotiated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub scheme: SignatureScheme,
+    /// Seconds.
+    pub tolerance: i64,
+    /// What a token must say, with `DynamicJwt`.
+    pub jwt: Expected,
+}
+
+impl Policy {
+    /// Whether each job has this address for itself, and gets back what was given along with it.
+    pub fn is_dynamic(&self) -> bool {
+        matches!(self.scheme, SignatureScheme::DynamicV1a | SignatureScheme::DynamicJwt)
+    }
 }
 
 /// The digest of a token: a lookup by it tells nothing by its duration.
@@ -44,8 +67,9 @@ impl Route {
     }
 
     fn from_object(object: SlimWebhook, operator_namespace: &str) -> Option<Self> {
-        let SlimWebhook { metadata, status } = object;
+        let SlimWebhook { metadata, spec, status } = object;
         let status = status.0.unwrap_or_default();
+        let policy = spec.0.unwrap_or_default().policy(status.url.0);
         // Until the controller has written a path there is nothing to route, but a deletion still needs the uid.
         let token = status.path.0.as_deref().and_then(token_of).map_or([0; 32], digest);
         let namespace = metadata.namespace?;
@@ -54,6 +78,7 @@ impl Route {
             in_operator_namespace: namespace == operator_namespace,
             namespace: namespace.into(),
             name: metadata.name?.into(),
+            policy,
             ping_sent: status.last_ping.0.map(|ping| ping.sent_time.0),
             last_delivery: status.last_delivery.0,
             created: metadata.creation_timestamp.map(|time| time.0),
@@ -90,10 +115,10 @@ struct State {
 }
 
 impl Routes {
-    /// The webhook that owns a token.
-    pub fn find(&self, token: &str) -> Option<Arc<Route>> {
+    /// The webhooks that show a token, the oldest first.
+    pub fn find(&self, token: &str) -> Vec<Arc<Route>> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.by_token.get(&digest(token)).and_then(|routes| routes.first()).cloned()
+        state.by_token.get(&digest(token)).cloned().unwrap_or_default()
     }
 
     /// The newest version of a route.
@@ -136,7 +161,7 @@ impl State {
         if route.token != [0; 32] {
             let owners = self.by_token.entry(route.token).or_default();
             owners.push(route.clone());
-            // The first to have the token keeps it: a copy of somebody's status must not take his deliveries.
+            // The one whose token it is cannot be told from copies: a delivery tells, by whose key has signed it.
             owners.sort_by(|a, b| (a.created, &a.uid).cmp(&(b.created, &b.uid)));
         }
         self.routes.insert(route.uid.clone(), (watch, route));
@@ -159,13 +184,39 @@ pub struct SlimWebhook {
     #[serde(deserialize_with = "crate::api::meta::outline")]
     metadata: ObjectMeta,
     #[serde(default)]
+    spec: Lenient<SlimSpec>,
+    #[serde(default)]
     status: Lenient<SlimStatus>,
+}
+
+/// The API server's schema holds, so that what cannot be read here was not there.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct SlimSpec {
+    mode: RegistrationMode,
+    signature: Option<SignatureScheme>,
+    tolerance: Lenient<GoDuration>,
+    jwt: Lenient<Jwt>,
+}
+
+impl SlimSpec {
+    fn policy(self, url: Option<String>) -> Policy {
+        let Jwt { audience, issuer } = self.jwt.0.unwrap_or_default();
+        let tolerance = self.tolerance.0.unwrap_or_else(default_tolerance);
+        Policy {
+            scheme: scheme(self.mode, self.signature),
+            tolerance: i64::try_from(tolerance.0.as_secs()).unwrap_or(i64::MAX),
+            // An empty audience is nobody's: a webhook without a URL has no token either.
+            jwt: Expected { audience: audience.or(url).unwrap_or_default(), issuer },
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct SlimStatus {
     path: Lenient<String>,
+    url: Lenient<String>,
     last_ping: Lenient<LastPing>,
     last_delivery: Lenient<LastDelivery>,
 }
@@ -241,33 +292,36 @@ mod tests {
     fn follows_the_objects() {
         let routes = Routes::default();
         routes.apply(0, Change::All(vec![route("a", "1", "t1", EARLY), route("operator", "2", "t2", EARLY)]));
-        assert_eq!(&*routes.find("t1").unwrap().uid, "1");
-        assert!(routes.find("t1").unwrap().serves("a") && !routes.find("t1").unwrap().serves("b"));
-        assert!(routes.find("t2").unwrap().serves("b"));
-        assert!(routes.find("t3").is_none() && routes.find("").is_none());
+        assert_eq!(&*routes.find("t1").first().unwrap().uid, "1");
+        assert!(
+            routes.find("t1").first().unwrap().serves("a") && !routes.find("t1").first().unwrap().serves("b")
+        );
+        assert!(routes.find("t2").first().unwrap().serves("b"));
+        assert!(routes.find("t3").first().is_none() && routes.find("").first().is_none());
 
         // Another watch's list does not touch these.
         assert!(routes.apply(1, Change::All(vec![route("c", "3", "t3", EARLY)])).is_empty());
-        assert!(routes.find("t1").is_some() && routes.find("t3").is_some());
+        assert!(routes.find("t1").first().is_some() && routes.find("t3").first().is_some());
 
         // A new path replaces the old one.
         routes.apply(0, Change::Applied(route("a", "1", "t1b", EARLY)));
-        assert!(routes.find("t1").is_none() && routes.find("t1b").is_some());
+        assert!(routes.find("t1").first().is_none() && routes.find("t1b").first().is_some());
 
         assert_eq!(routes.apply(0, Change::All(vec![route("a", "1", "t1b", EARLY)])), ["2".into()]);
-        assert!(routes.find("t2").is_none());
+        assert!(routes.find("t2").first().is_none());
         routes.apply(0, Change::Deleted(route("a", "1", "t1b", EARLY)));
-        assert!(routes.find("t1b").is_none() && routes.get("1").is_none());
+        assert!(routes.find("t1b").first().is_none() && routes.get("1").is_none());
     }
 
     #[test]
-    fn a_copied_path_does_not_take_the_route() {
+    fn those_who_copied_a_path_come_after_who_is_older() {
         let routes = Routes::default();
         routes.apply(0, Change::Applied(route("evil", "0", "t", LATE)));
         routes.apply(0, Change::Applied(route("a", "9", "t", EARLY)));
-        assert_eq!(&*routes.find("t").unwrap().uid, "9");
+        let all: Vec<_> = routes.find("t").iter().map(|route| route.uid.clone()).collect();
+        assert_eq!(all, ["9".into(), "0".into()]);
         routes.apply(0, Change::Deleted(route("a", "9", "t", EARLY)));
-        assert_eq!(&*routes.find("t").unwrap().uid, "0");
+        assert_eq!(&*routes.find("t").first().unwrap().uid, "0");
     }
 
     #[test]

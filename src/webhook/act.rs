@@ -276,7 +276,7 @@ async fn keep(
 fn entry(webhook: &GeminiWebhook, id: &str, secret: SecretString, now: Timestamp) -> KeyringEntry {
     KeyringEntry {
         registration: id.to_owned(),
-        scheme: webhook.spec.signature,
+        scheme: webhook.spec.scheme(),
         current: secret,
         since: Some(now),
         previous: vec![],

@@ -126,7 +126,11 @@ fn delivery(second: i64, type_: &str, fingerprint: &str) -> LastDelivery {
 
 /// The newest delivery, and one that was refused for its signature.
 fn refused_at(second: i64, newest: LastDelivery) -> LastDelivery {
-    let rejected = RejectedDelivery { reason: "no_matching_signature".into(), time: Time(at(second)) };
+    let rejected = RejectedDelivery {
+        reason: "no_matching_signature".into(),
+        time: Time(at(second)),
+        observed_audience: None,
+    };
     LastDelivery { rejected: Some(rejected), ..newest }
 }
 

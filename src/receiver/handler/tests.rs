@@ -9,12 +9,14 @@ use super::*;
 use crate::api::keyring::{KEYRING_SECRET, fingerprint};
 use crate::receiver::fake::FakePatch;
 use crate::receiver::index::tests::batch;
-use crate::receiver::keys::tests::{NEW, entry, secret};
+use crate::receiver::keys::tests::{NEW, OLD, entry, secret};
 use crate::receiver::patch::{Kind, PatchError};
+use crate::receiver::public_keys::tests::FakeSource;
 use crate::receiver::routes::SlimWebhook;
 use crate::receiver::watch::Change;
 use prometheus_client::registry::Registry;
 
+mod dynamic;
 mod slow;
 
 const NOW: i64 = 1_787_256_625;
@@ -24,13 +26,24 @@ const SUCCEEDED: &str =
 struct World {
     handler: Arc<Handler<FakePatch>>,
     patch: Arc<FakePatch>,
+    source: FakeSource,
 }
 
 fn webhook(namespace: &str, uid: &str, token: &str, status: &serde_json::Value) -> Route {
+    webhook_with(namespace, uid, token, &json!({}), status)
+}
+
+fn webhook_with(
+    namespace: &str,
+    uid: &str,
+    token: &str,
+    spec: &serde_json::Value,
+    status: &serde_json::Value,
+) -> Route {
     let mut status = status.clone();
     status["path"] = json!(format!("/v1/h/{token}"));
     let object: SlimWebhook = serde_json::from_value(json!({
-        "metadata": {"namespace": namespace, "name": "main", "uid": uid}, "status": status,
+        "metadata": {"namespace": namespace, "name": "main", "uid": uid}, "spec": spec, "status": status,
     }))
     .unwrap();
     object.into_route("operator").unwrap()
@@ -41,18 +54,20 @@ impl World {
     /// namespace a, `batches/2` in namespace b.
     fn new() -> Self {
         let patch = Arc::new(FakePatch::default());
-        let tasks = TaskTracker::new();
+        let (tasks, source) = (TaskTracker::new(), FakeSource::default());
+        let metrics = Metrics::register(&mut Registry::default());
         let handler = Handler {
             readiness: Readiness::new(),
             synced: false.into(),
             routes: Arc::default(),
             keyring: Arc::default(),
+            public_keys: PublicKeys::new(Box::new(source.clone()), metrics.clone()),
             index: Arc::default(),
             early: Arc::default(),
             dedupe: Arc::default(),
             store: Store::new(patch.clone(), tasks.clone()),
             deliveries: Deliveries::new(patch.clone(), tasks),
-            metrics: Metrics::register(&mut Registry::default()),
+            metrics,
             log: RejectionLog::default(),
             dummy: Key::dummy().unwrap(),
             clock: || Timestamp::from_second(NOW).unwrap(),
@@ -79,7 +94,7 @@ impl World {
                 batch("b", "y", "uid-y", &["batches/2"]),
             ]),
         );
-        Self { handler: Arc::new(handler), patch }
+        Self { handler: Arc::new(handler), patch, source }
     }
 
     async fn send(&self, request: Request<Body>) -> u16 {
@@ -268,6 +283,21 @@ async fn duplicates_in_flight_wait_for_the_first() {
     let other = SUCCEEDED.replace("succeeded", "failed");
     let deliveries = (0..5).map(|_| world.deliver("t-a", "n", &other));
     assert!(futures::future::join_all(deliveries).await.iter().all(|status| *status == 503));
+}
+
+/// Somebody has copied the path of `t-a` into the status of a webhook of his own, which comes before it.
+#[tokio::test]
+async fn a_copied_path_takes_nobodys_deliveries() {
+    let world = World::new();
+    world.handler.routes.apply(0, Change::Applied(webhook("b", "uid-0", "t-a", &json!({}))));
+    let entries = [("uid-a", &*entry(NEW)), ("uid-0", &*entry(OLD))];
+    world.handler.keyring.apply(Change::Applied(secret(KEYRING_SECRET, &entries)));
+    assert_eq!(&*world.handler.routes.find("t-a")[0].uid, "uid-0");
+    assert_eq!(world.deliver("t-a", "m", SUCCEEDED).await, 204);
+    assert_eq!((world.counted(Outcome::Accepted), world.events().len()), (1, 1));
+    let mut forged = signed("t-a", "n", NOW, SUCCEEDED);
+    *forged.body_mut() = Body::from("other words");
+    assert_eq!(world.send(forged).await, 401);
 }
 
 #[tokio::test]

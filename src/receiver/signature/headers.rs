@@ -99,6 +99,11 @@ impl<'a> Found<'a> {
         found
     }
 
+    /// What there is of signatures, of either family; of a header that is there twice, the last.
+    pub fn signatures(self) -> (Option<&'a [u8]>, Option<&'a [u8]>) {
+        (self.signature.value, self.x_goog.value)
+    }
+
     /// Id, time stamp and signature: exactly one of each, none of them empty, and nothing of the other scheme. A
     /// request with both is ambiguous, and an attacker's choice at that.
     fn standard(self) -> Result<[&'a [u8]; 3], Rejection> {

@@ -6,6 +6,7 @@
 use data_encoding::BASE64URL_NOPAD;
 use ed25519_dalek::VerifyingKey;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 /// Largest document: sixteen times that of three Ed25519 keys and a few of RSA.
 pub const MAX_BYTES: usize = 64 * 1024;
@@ -67,6 +68,21 @@ impl Jwks {
     /// How many keys there are for `v1a` and for JWT.
     pub fn counts(&self) -> (usize, usize) {
         (self.ed25519.len(), self.rsa.len())
+    }
+
+    /// The thumbprints (RFC 7638, SHA-256) of the keys for `v1a` and for JWT: whoever has the document can say which
+    /// member is meant, with a `kid` or without.
+    pub fn thumbprints(&self) -> (Vec<String>, Vec<String>) {
+        let print = |members: String| BASE64URL_NOPAD.encode(&Sha256::digest(members));
+        let ed25519 = self.ed25519.iter().map(|key| {
+            let x = BASE64URL_NOPAD.encode(key.as_bytes());
+            print(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#))
+        });
+        let rsa = self.rsa.iter().map(|key| {
+            let (n, e) = (BASE64URL_NOPAD.encode(&key.n), BASE64URL_NOPAD.encode(&key.e));
+            print(format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#))
+        });
+        (ed25519.collect(), rsa.collect())
     }
 }
 
@@ -162,6 +178,23 @@ mod tests {
         assert_eq!(Jwks::parse(b"\xff"), Err(Error::Malformed));
         let deep = format!(r#"{{"keys":{}{}}}"#, "[".repeat(30_000), "]".repeat(30_000));
         assert_eq!(Jwks::parse(deep.as_bytes()), Err(Error::Malformed));
+    }
+
+    /// The examples of RFC 7638 §3.1 and RFC 8037 §A.3.
+    #[test]
+    fn thumbprints() {
+        let n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3o\
+                 knjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgd\
+                 AZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-cs\
+                 FCur-kEgU8awapJzKnqDKgw";
+        let members = json!([
+            {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
+            {"kty": "RSA", "kid": "2011-04-29", "alg": "RS256", "n": n, "e": "AQAB"},
+        ]);
+        let keys = Jwks::parse(json!({ "keys": members }).to_string().as_bytes()).unwrap();
+        let (ed25519, rsa) = keys.thumbprints();
+        assert_eq!(ed25519, ["kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"]);
+        assert_eq!(rsa, ["NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"]);
     }
 
     #[test]

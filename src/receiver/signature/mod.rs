@@ -7,6 +7,7 @@ pub mod dynamic_jwt;
 pub mod dynamic_v1a;
 mod headers;
 pub mod jwks;
+mod shape;
 pub mod standard_v1;
 pub mod x_goog;
 
@@ -17,6 +18,8 @@ use std::borrow::Cow;
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
+
+pub use shape::shape;
 
 /// The scheme that a route is pinned to, with what it verifies by.
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +122,11 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// Whether other public keys than the ones at hand might have led to another verdict.
+    pub const fn is_for_want_of_a_key(self) -> bool {
+        matches!(self, Self::NoMatchingSignature | Self::NoUsableKey | Self::Kid | Self::Signature)
+    }
+
     /// The metric's label.
     pub const fn as_str(self) -> &'static str {
         match self {

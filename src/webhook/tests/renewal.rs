@@ -18,7 +18,11 @@ fn secret_ready(planned: &Plan) -> (&str, &str) {
 #[test]
 fn what_leads_to_a_renewal() {
     let world = World::new();
-    let other = RejectedDelivery { reason: "timestamp_too_old".into(), time: Time(at(-100)) };
+    let other = RejectedDelivery {
+        reason: "timestamp_too_old".into(),
+        time: Time(at(-100)),
+        observed_audience: None,
+    };
     let other = LastDelivery { rejected: Some(other), ..LastDelivery::default() };
     let proven = refused_at(-120, delivery(-119, "ping", SECRET));
     let lost = Memory { ping_lost: true, ..Memory::default() };

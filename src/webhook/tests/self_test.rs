@@ -21,7 +21,8 @@ fn asked_again(sent: i64, newest: LastDelivery) -> GeminiWebhook {
 }
 
 fn refused_for(reason: &str, second: i64) -> LastDelivery {
-    let rejected = RejectedDelivery { reason: reason.into(), time: Time(at(second)) };
+    let rejected =
+        RejectedDelivery { reason: reason.into(), time: Time(at(second)), observed_audience: None };
     LastDelivery { rejected: Some(rejected), ..delivery(-INTERVAL, "ping", SECRET) }
 }
 

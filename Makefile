@@ -69,17 +69,18 @@ storm: ## 500 batches, 200 kills, lost and late requests. SEED=N: that one again
 abuse: ## 10 000 slow sockets, forged deliveries and what else strangers send; honest deliveries beside them.
 	@testenv/controlplane.sh > /dev/null
 	@testenv/kubectl.sh > /dev/null
+	@testenv/ingress.sh > /dev/null
 	@ulimit -n 16384 2> /dev/null; ABUSE=full cargo test --quiet --locked --profile model --test e2e \
 	  strangers_do_not_disturb_honest_deliveries -- --nocapture
 
-# A small one of each is part of `make test`.
+# A small one of each is part of `make test`. One after the other: each wants the machine for itself.
 .PHONY: load
-load: ## 10 000 deliveries through a rolling restart; a rotation every 2 s under 50 deliveries a second.
+load: ## 10 000 deliveries through restarts, a rotation every 2 s under 50 a second, a flood by a neighbour.
 	@testenv/controlplane.sh > /dev/null
 	@testenv/kubectl.sh > /dev/null
-	@LOAD=full cargo test --quiet --locked --profile model --test e2e -- --nocapture --test-threads 1 \
-	  a_rolling_restart_fails_no_delivery rotation_at_once_loses_no_delivery \
-	  rotation_with_grace_loses_no_delivery_whatever_signs
+	@ulimit -n 16384 2> /dev/null; LOAD=full cargo test --quiet --locked --profile model --test e2e -- --nocapture \
+	  --test-threads 1 a_rolling_restart_fails_no_delivery rotation_at_once_loses_no_delivery \
+	  rotation_with_grace_loses_no_delivery_whatever_signs a_neighbour_who_floods_starves_nobody
 
 .PHONY: bench
 bench: ## The receiver beside its peers, in turns; writes docs/benchmarks.md. Wants two cores and nothing else running.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// A bounded number of places, for which everybody waits in a line of his own.
+/// A bounded number of places, of which nobody has more than a part, and for which everybody waits in a line of his own.
 #[derive(Clone, Debug)]
 pub struct Turns {
     state: Arc<Mutex<State>>,
@@ -15,6 +15,9 @@ pub struct Turns {
 #[derive(Debug)]
 struct State {
     free: usize,
+    /// The most for each, and what each has.
+    each: usize,
+    held: HashMap<Arc<str>, usize>,
     /// Those who wait, by whom they wait for. No line is empty.
     lines: HashMap<Arc<str>, VecDeque<oneshot::Sender<Place>>>,
     /// Who has a line; the one whose turn it is comes first.
@@ -25,11 +28,13 @@ struct State {
 #[derive(Debug)]
 pub struct Place {
     turns: Turns,
+    whose: Arc<str>,
 }
 
 impl Turns {
-    pub fn new(places: usize) -> Self {
-        let state = State { free: places, lines: HashMap::new(), turns: VecDeque::new() };
+    pub fn new(places: usize, each: usize) -> Self {
+        let state =
+            State { free: places, each, held: HashMap::new(), lines: HashMap::new(), turns: VecDeque::new() };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -38,10 +43,11 @@ impl Turns {
     pub async fn place(&self, whom: &Arc<str>) -> Option<Place> {
         let called = {
             let mut state = lock(&self.state);
-            // Whoever gives a place up hands it on, so nobody waits while one is free.
-            if state.free > 0 {
+            // Whoever gives a place up hands it on, so nobody who may have one waits while one is free.
+            if state.free > 0 && state.may(whom) {
                 state.free -= 1;
-                return Some(Place { turns: self.clone() });
+                state.hold(whom);
+                return Some(Place { turns: self.clone(), whose: whom.clone() });
             }
             let (call, called) = oneshot::channel();
             state.wait(whom, call);
@@ -60,18 +66,32 @@ impl State {
         line.push_back(call);
     }
 
-    /// Whose turn it is, without those who have left.
-    fn next(&mut self) -> Option<oneshot::Sender<Place>> {
-        while let Some(whom) = self.turns.pop_front() {
+    fn may(&self, whom: &str) -> bool {
+        self.held.get(whom).is_none_or(|held| *held < self.each)
+    }
+
+    fn hold(&mut self, whom: &Arc<str>) {
+        *self.held.entry(whom.clone()).or_default() += 1;
+    }
+
+    /// Whose turn it is, without those who have left, and those who have as much as they may.
+    fn next(&mut self) -> Option<(Arc<str>, oneshot::Sender<Place>)> {
+        for _ in 0..self.turns.len() {
+            let whom = self.turns.pop_front()?;
+            let may = self.may(&whom);
             let Some(line) = self.lines.get_mut(&whom) else { continue };
-            let call = std::iter::from_fn(|| line.pop_front()).find(|call| !call.is_closed());
+            let mut call = None;
+            if may {
+                call = std::iter::from_fn(|| line.pop_front()).find(|call| !call.is_closed());
+            }
             if line.is_empty() {
                 self.lines.remove(&whom);
             } else {
-                self.turns.push_back(whom);
+                self.turns.push_back(whom.clone());
             }
-            if call.is_some() {
-                return call;
+            if let Some(call) = call {
+                self.hold(&whom);
+                return Some((whom, call));
             }
         }
         None
@@ -80,16 +100,27 @@ impl State {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let call = {
+        let (whose, call) = {
             let mut state = lock(&self.turns.state);
-            let Some(call) = state.next() else {
+            release(&mut state.held, &self.whose);
+            let Some(next) = state.next() else {
                 state.free += 1;
                 return;
             };
-            call
+            next
         };
         // Who left in this very moment drops it, which hands it on.
-        let _ = call.send(Place { turns: self.turns.clone() });
+        let _ = call.send(Place { turns: self.turns.clone(), whose });
+    }
+}
+
+/// One less for him; what he has none of is not remembered.
+fn release(held: &mut HashMap<Arc<str>, usize>, whose: &Arc<str>) {
+    if let Some(count) = held.get_mut(whose) {
+        *count -= 1;
+        if *count == 0 {
+            held.remove(whose);
+        }
     }
 }
 
@@ -126,13 +157,7 @@ impl Shares {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut all = lock(&self.shares.held);
-        if let Some(held) = all.get_mut(&self.whose) {
-            *held -= 1;
-            if *held == 0 {
-                all.remove(&self.whose);
-            }
-        }
+        release(&mut lock(&self.shares.held), &self.whose);
     }
 }
 
@@ -152,7 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_wants_many_waits_for_his_own() {
-        let turns = Turns::new(2);
+        let turns = Turns::new(2, 2);
         let (loud, quiet) = (name("loud"), name("quiet"));
         let held = [turns.place(&loud).await, turns.place(&loud).await];
         let mut waiting = FuturesUnordered::new();
@@ -179,20 +204,42 @@ mod tests {
         assert!(last.is_some_and(|last| last < 6), "a hundred others came first: {seen:?}");
 
         let state = lock(&turns.state);
-        assert_eq!((state.free, state.lines.len(), state.turns.len()), (2, 0, 0));
+        assert_eq!((state.free, state.lines.len(), state.turns.len(), state.held.len()), (2, 0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn nobody_has_all_places() {
+        let turns = Turns::new(4, 2);
+        let (loud, quiet) = (name("loud"), name("quiet"));
+        let first = turns.place(&loud).await;
+        let second = turns.place(&loud).await;
+        let mut third = Box::pin(turns.place(&loud));
+        assert!((&mut third).now_or_never().is_none(), "two are free, and not for him");
+        let held = [turns.place(&quiet).await, turns.place(&quiet).await];
+        let mut another = Box::pin(turns.place(&quiet));
+        assert!((&mut another).now_or_never().is_none());
+        // What a neighbour gives up is not for him either.
+        drop(held);
+        assert!((&mut third).now_or_never().is_none());
+        assert!((&mut another).now_or_never().is_some());
+        drop(first);
+        assert!(third.now_or_never().is_some());
+        drop(second);
+        assert_eq!(lock(&turns.state).free, 4);
     }
 
     #[tokio::test]
     async fn who_leaves_takes_no_place_along() {
-        let turns = Turns::new(1);
+        let turns = Turns::new(1, 1);
         let (a, b) = (name("a"), name("b"));
         let held = turns.place(&a).await;
         let mut gone = Box::pin(turns.place(&a));
         let mut called = Box::pin(turns.place(&b));
         let mut last = Box::pin(turns.place(&a));
-        for waiting in [&mut gone, &mut called, &mut last] {
+        for waiting in [&mut gone, &mut last] {
             assert!(waiting.now_or_never().is_none());
         }
+        assert!((&mut called).now_or_never().is_none());
         drop(gone);
         drop(held);
         // It was called, and leaves all the same.

@@ -69,6 +69,10 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// them slower, and the watches with them. Where a round trip takes 20 ms, 32 are 1 600 a second.
 pub const WRITES_AT_ONCE: usize = 32;
 
+/// Of these, for the batches of one namespace: the API server works on all of them at once, and where it is slow, a flood
+/// of one namespace's would make each take longer than a sender waits. Half of them still ask for more than it can do.
+pub const WRITES_PER_NAMESPACE: usize = WRITES_AT_ONCE / 2;
+
 /// Deliveries of one webhook that are being stored at a time; who comes too many gets a 503. Each keeps a connection that is
 /// not closed for a newcomer, so that a webhook which is flooded, by its own sender even, leaves three quarters of the
 /// connections to the others. It is eight times what the API server is asked at once.

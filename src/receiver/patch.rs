@@ -75,7 +75,7 @@ impl KubePatch {
         Self {
             client,
             metrics,
-            places: Turns::new(limits::WRITES_AT_ONCE),
+            places: Turns::new(limits::WRITES_AT_ONCE, limits::WRITES_PER_NAMESPACE),
             write_timeout: limits::WRITE_TIMEOUT,
             throttle: Throttle::new(Duration::from_secs(1)),
         }

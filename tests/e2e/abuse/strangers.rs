@@ -192,7 +192,7 @@ async fn odd(target: SocketAddr, route: Sender, tally: Arc<Tally>) {
         route.request(&[id, time, ("webhook-signature", thousand.as_bytes())]),
         route.request(&[id, id, time, time, signature, signature]),
         // As many as fit, which is more than are looked at.
-        route.request(&[id, time, ("webhook-signature", thousand[..300 * 48].as_bytes())]),
+        route.request(&[id, time, ("webhook-signature", &thousand.as_bytes()[..300 * 48])]),
         [
             &route.request(&[id, time, signature, ("content-encoding", b"gzip"), ("content-length", b"26")])
                 [..],

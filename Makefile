@@ -69,6 +69,7 @@ storm: ## 500 batches, 200 kills, lost and late requests. SEED=N: that one again
 abuse: ## 10 000 slow sockets, forged deliveries and what else strangers send; honest deliveries beside them.
 	@testenv/controlplane.sh > /dev/null
 	@testenv/kubectl.sh > /dev/null
+	@testenv/ingress.sh > /dev/null
 	@ulimit -n 16384 2> /dev/null; ABUSE=full cargo test --quiet --locked --profile model --test e2e \
 	  strangers_do_not_disturb_honest_deliveries -- --nocapture
 
@@ -80,6 +81,15 @@ waiting: ## Calls in an hour for 10, 100 and 1 000 waiting jobs, and what lost d
 	@WAITING=full WAITING_PAGE='$(CURDIR)/docs/benchmarks.md' cargo test --quiet --locked --profile model --test e2e -- \
 	  --nocapture --test-threads=1 waiting_costs_a_hundredth_of_polling_and_less \
 	  with_every_delivery_lost_all_batches_complete_by_the_sweep
+
+# A small one of each is part of `make test`. One after the other: each wants the machine for itself.
+.PHONY: load
+load: ## 10 000 deliveries through restarts, a rotation every 2 s under 50 a second, a flood by a neighbour.
+	@testenv/controlplane.sh > /dev/null
+	@testenv/kubectl.sh > /dev/null
+	@ulimit -n 16384 2> /dev/null; LOAD=full cargo test --quiet --locked --profile model --test e2e -- --nocapture \
+	  --test-threads 1 a_rolling_restart_fails_no_delivery rotation_at_once_loses_no_delivery \
+	  rotation_with_grace_loses_no_delivery_whatever_signs a_neighbour_who_floods_starves_nobody
 
 .PHONY: bench
 bench: ## The receiver beside its peers, in turns; writes docs/benchmarks.md. Wants two cores and nothing else running.

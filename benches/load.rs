@@ -58,6 +58,13 @@ pub async fn run(
     summary(&mut times, begin.elapsed(), cpu_of(pid).saturating_sub(cpu))
 }
 
+/// The status of the answer to one request.
+pub async fn answer_to(target: SocketAddr, request: &[u8]) -> u16 {
+    let mut stream = TcpStream::connect(target).await.expect("it listens");
+    stream.write_all(request).await.expect("it reads");
+    answer(&mut stream).await
+}
+
 /// The same figures of requests that somebody else made.
 pub fn summary(times: &mut [Duration], took: Duration, cpu: Duration) -> Measured {
     times.sort_unstable();
@@ -66,21 +73,21 @@ pub fn summary(times: &mut [Duration], took: Duration, cpu: Duration) -> Measure
     Measured { per_second: f64::from(count) / took.as_secs_f64(), p50: at(50), p99: at(99), cpu: cpu / count }
 }
 
-/// The status of an answer, which is read with its body.
+/// The status of an answer, which is read with its body. Our own cost counts here: the load has one core.
 async fn answer(stream: &mut TcpStream) -> u16 {
     let mut read = Vec::with_capacity(512);
     loop {
         assert!(stream.read_buf(&mut read).await.expect("it answers") > 0, "it closed the connection");
         let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-        let head = String::from_utf8_lossy(&read[..end]).to_ascii_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-        let length: usize = length.map_or(0, |length| length.trim().parse().expect("it is a number"));
+        let head = std::str::from_utf8(&read[..end]).expect("the head of an answer is text");
+        let length = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>())
+        });
+        let length = length.map_or(0, |length| length.expect("it is a number"));
         if read.len() >= end + 4 + length {
-            return head
-                .split(' ')
-                .nth(1)
-                .and_then(|code| code.parse().ok())
-                .expect("an answer has a status");
+            let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+            return status.expect("an answer has a status");
         }
     }
 }

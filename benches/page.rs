@@ -15,12 +15,14 @@ pub fn table(lines: &[Line]) -> String {
             Wanted::AtLeast(bar) => format!("≥ {bar}"),
             Wanted::AtMost(bar) => format!("≤ {bar}"),
         };
-        let met = if line.is_met() { "" } else { "**not met**" };
+        let met = if line.is_met() { "met" } else { "**not met**" };
         let (bar, what, value, figures) = (line.bar, &line.what, line.value, &line.figures);
         format!("| {bar} | {what} | {value:.2} × | {wanted} × | {met} | {figures} |\n")
     };
     let head = "| bar | what | is | wanted | | figures |\n|---|---|---|---|---|---|\n";
-    head.to_owned() + &lines.iter().map(row).collect::<String>()
+    let met = lines.iter().filter(|line| line.is_met()).count();
+    let sum = format!("\n{met} of {} are met.\n", lines.len());
+    head.to_owned() + &lines.iter().map(row).collect::<String>() + &sum
 }
 
 /// Puts the table between the markers of the page.
@@ -30,6 +32,6 @@ pub fn write(page: &Path, table: &str) {
     let (_, after) = rest.split_once(END).expect("the page has a second marker");
     let day = jiff::Timestamp::now().strftime("%F");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let figures = format!("{before}{BEGIN}\n\n{day}, {cores} cores\n\n{table}\n{END}{after}");
+    let figures = format!("{before}{BEGIN}\n\n{day}, {cores} cores.\n\n{table}\n{END}{after}");
     fs::write(page, figures).expect("the page can be written");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::load::{Load, Measured, pin, run};
 use crate::support::Bed;
-use crate::{Line, Size, Wanted, median, peers, world};
+use crate::{Line, Size, Wanted, median, peers, progress, world};
 
 fn forged() -> Arc<Load> {
     let request = world::delivery("msg_forged", &world::news(0, 1), true);
@@ -44,7 +44,8 @@ pub async fn lines(bed: &Bed, size: &Size) -> Vec<Line> {
     let mut per_forged: Vec<f64> = Vec::new();
     for connections in [16, 64] {
         let mut measured: HashMap<(&str, bool), Vec<Measured>> = HashMap::new();
-        for _ in 0..size.rounds {
+        for round in 1..=size.rounds {
+            progress(&format!("P1, P2: {connections} connections, round {round} of {}", size.rounds));
             for (name, address, pid) in sides {
                 let load = if name == "tutorial" { forged_in_hex() } else { forged() };
                 let figures = run(address, pid, connections, size.turn, &load).await;
@@ -97,7 +98,5 @@ pub async fn lines(bed: &Bed, size: &Size) -> Vec<Line> {
         figures: String::new(),
     });
     pin(std::process::id(), "0,1");
-    // What was stored in this part is no news for a while; the next part is about news.
-    tokio::time::sleep(size.redundant).await;
     lines
 }

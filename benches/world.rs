@@ -1,6 +1,9 @@
 //! The objects that the receiver needs: a webhook with its key, and batches with jobs. No controller makes them, and so none
 //! stands between the figures and the receiver.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
 use futures::StreamExt;
 use gemini_operator::api::GeminiBatch;
 use gemini_operator::api::keyring::KEYRING_SECRET;
@@ -11,11 +14,14 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
+use crate::progress;
 use crate::support::cluster::from_json;
 use crate::support::{Bed, OPERATOR_NAMESPACE};
 
 pub const SECRET: &str = "whsec_YmVuY2gtYmVuY2gtYmVuY2gtYmVuY2g=";
-const PATH: &str = "/v1/h/abcdefghijklmnopqrstuvwxyz";
+/// What the secret stands for.
+pub const KEY: &[u8] = b"bench-bench-bench-bench";
+pub const PATH: &str = "/v1/h/abcdefghijklmnopqrstuvwxyz";
 /// Each is news for each of its jobs, in each type.
 const TYPES: [&str; 4] = ["batch.succeeded", "batch.failed", "batch.expired", "batch.cancelled"];
 const JOBS: usize = 5;
@@ -39,7 +45,7 @@ pub fn news(number: usize, objects: usize) -> String {
 /// A request as it goes over the wire; forged = signed with another key.
 pub fn delivery(id: &str, body: &str, forged: bool) -> Vec<u8> {
     let timestamp = jiff::Timestamp::now().as_second();
-    let key: &[u8] = if forged { b"somebody else's secret" } else { b"bench-bench-bench-bench" };
+    let key: &[u8] = if forged { b"somebody else's secret" } else { KEY };
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("any length will do");
     mac.update(format!("{id}.{timestamp}.{body}").as_bytes());
     let signature = data_encoding::BASE64.encode(&mac.finalize().into_bytes());
@@ -62,8 +68,23 @@ pub fn forged_in_hex(body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Makes the webhook and so many batches.
-pub async fn make(bed: &Bed, batches: usize) {
+/// What stands for a bed with its objects.
+pub struct World<'a> {
+    pub bed: &'a Bed,
+    /// Where the bare loop writes: in a namespace of its own, so that its writes are no news for a receiver.
+    pub bare: String,
+    /// News that nobody has told of yet, by their numbers: what was told of less than a minute ago is none.
+    pub fresh: Arc<AtomicUsize>,
+}
+
+/// The entry of the keyring for the webhook.
+pub fn entry() -> String {
+    json!({"registration": "r", "scheme": "StandardWebhooks", "current": SECRET}).to_string()
+}
+
+/// Makes the webhook and so many batches, and as many again for the bare loop.
+pub async fn make(bed: &Bed, batches: usize) -> World<'_> {
+    progress(&format!("twice {batches} batches"));
     bed.apply(
         "apiVersion: gemini-operator.io/v1alpha1\nkind: GeminiWebhook\nmetadata: {name: main}\n\
          spec:\n  apiKeySecretRef: {name: gemini}\n  endpoint: {url: 'https://hooks.test'}\n",
@@ -75,9 +96,8 @@ pub async fn make(bed: &Bed, batches: usize) {
     let params = PatchParams::default();
     let webhook = bed.webhooks().patch_status("main", &params, &Patch::Merge(&status)).await;
     let uid = webhook.expect("a status can be written").uid().expect("it has a uid");
-    let entry = json!({"registration": "r", "scheme": "StandardWebhooks", "current": SECRET}).to_string();
     let keyring = json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": KEYRING_SECRET}, "stringData": {uid: entry},
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": KEYRING_SECRET}, "stringData": {uid: entry()},
     });
     let secrets: Api<Secret> = Api::namespaced(bed.client.clone(), OPERATOR_NAMESPACE);
     let params = PatchParams::apply("bench").force();
@@ -86,8 +106,13 @@ pub async fn make(bed: &Bed, batches: usize) {
         .await
         .expect("the keyring can be written");
 
-    let made = futures::stream::iter(0..batches).map(|number| make_batch(bed.batches(), number));
-    made.buffer_unordered(SIDE_BY_SIDE).collect::<Vec<()>>().await;
+    let bare = bed.cluster.make_namespace(&bed.client, "bare").await;
+    for api in [bed.batches(), Api::namespaced(bed.client.clone(), &bare)] {
+        let made = futures::stream::iter(0..batches).map(|number| make_batch(api.clone(), number));
+        made.buffer_unordered(SIDE_BY_SIDE).collect::<Vec<()>>().await;
+    }
+    // The first ones are told of by what is about other things.
+    World { bed, bare, fresh: Arc::new(batches.into()) }
 }
 
 async fn make_batch(api: Api<GeminiBatch>, number: usize) {

@@ -19,6 +19,7 @@ use super::dedupe::{Begun, Dedupe, Ticket};
 use super::delivery::{Deliveries, Reported, Seen};
 use super::early::{Early, EarlyEvent};
 use super::event::{BatchEvent, Envelope};
+use super::fair::Shares;
 use super::index::{Batch, Index};
 use super::keys::Keyring;
 use super::limits;
@@ -59,6 +60,8 @@ pub struct Handler<P: Patch> {
     pub body_timeout: Duration,
     /// What all large bodies together may take.
     pub body_grants: Semaphore,
+    /// Deliveries that are being stored, by webhook.
+    pub shares: Shares,
 }
 
 /// A body, with the right to the memory that it takes.
@@ -136,7 +139,7 @@ impl<P: Patch> Handler<P> {
         if !self.is_synced() {
             return Err(Answer::Unavailable);
         }
-        let route = token_of(parts.uri.path()).and_then(|token| self.routes.find(token));
+        let routes = token_of(parts.uri.path()).map(|token| self.routes.find(token)).unwrap_or_default();
         let Read { bytes: body, held: _held } = match self.read(&mut body).await {
             Ok(read) => read,
             Err(answer) => {
@@ -145,24 +148,28 @@ impl<P: Patch> Handler<P> {
             }
         };
         let now = (self.clock)();
-        let Some(route) = route else {
+        let Some((first, copies)) = routes.split_first() else {
             self.pretend(&parts, &body, now);
             return Err(self.refuse(Rejection::UnknownRoute, &parts));
         };
-        let proven = match self.prove(&route, &parts, &body, now).await {
-            Ok(proven) => proven,
+        let (route, proven) = match self.prove_for_one(first, copies, &parts, &body, now).await {
+            Ok(found) => found,
             Err(Refused { reason, answer, audience }) => {
                 match audience {
-                    Some(audience) => self.deliveries.misaddressed(&route, reason, audience, now),
-                    None => self.deliveries.rejected(&route, reason, now),
+                    Some(audience) => self.deliveries.misaddressed(first, reason, audience, now),
+                    None => self.deliveries.rejected(first, reason, now),
                 }
                 return Err(self.refuse_as(reason, answer, Some(&parts)));
             }
         };
+        let Some(_share) = self.shares.take(&route.uid) else {
+            self.metrics.delivery(Outcome::Unavailable);
+            return Err(Answer::Unavailable);
+        };
         if let Some(standing) = parts.extensions.get::<Standing>() {
-            standing.prove();
+            standing.prove(&route.uid);
         }
-        Ok(self.accept(&route, &proven, &body, now).await)
+        Ok(self.accept(route, &proven, &body, now).await)
     }
 
     /// By what the request says of itself; what it is, `read` counts.

@@ -51,6 +51,10 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// memory limit of the pod, and an Ingress multiplexes its traffic over far fewer.
 pub const CONNECTIONS: usize = 1024;
 
+/// A connection younger than this has not been slow yet: a delivery is here within milliseconds of its connection, also
+/// when the machine has more to do.
+pub const FRESH: Duration = Duration::from_secs(1);
+
 /// From the end of the verification to the answer: the API server must have stored the hint by then. Gemini waits
 /// "a few seconds" and tries again for 24 h.
 pub const STORE_BUDGET: Duration = Duration::from_secs(2);
@@ -64,6 +68,15 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// One core of an API server stores 200 to 250 a second, so that 32 are answered within 0.2 s; more would only make all of
 /// them slower, and the watches with them. Where a round trip takes 20 ms, 32 are 1 600 a second.
 pub const WRITES_AT_ONCE: usize = 32;
+
+/// Of these, for the batches of one namespace: the API server works on all of them at once, and where it is slow, a flood
+/// of one namespace's would make each take longer than a sender waits. Half of them still ask for more than it can do.
+pub const WRITES_PER_NAMESPACE: usize = WRITES_AT_ONCE / 2;
+
+/// Deliveries of one webhook that are being stored at a time; who comes too many gets a 503. Each keeps a connection that is
+/// not closed for a newcomer, so that a webhook which is flooded, by its own sender even, leaves three quarters of the
+/// connections to the others. It is eight times what the API server is asked at once.
+pub const DELIVERIES_PER_WEBHOOK: usize = CONNECTIONS / 4;
 
 /// The end of the shutdown: so long for writes that are under way. What comes to nothing then was answered with a 503.
 pub const LAST_WRITES: Duration = Duration::from_secs(4);

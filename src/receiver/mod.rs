@@ -6,6 +6,7 @@ mod dedupe;
 mod delivery;
 mod early;
 mod event;
+mod fair;
 #[cfg(test)]
 mod fake;
 mod flight;
@@ -42,6 +43,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use self::fair::Shares;
 use self::handler::Handler;
 use self::index::{Index, SlimBatch};
 use self::jwks_fetch::JwksFetch;
@@ -146,6 +148,7 @@ pub async fn run(settings: Settings, client: Client, shutdown: CancellationToken
         clock: Timestamp::now,
         body_timeout: limits::BODY_TIMEOUT,
         body_grants: Semaphore::new(limits::BODY_GRANTS),
+        shares: Shares::new(limits::DELIVERIES_PER_WEBHOOK),
     });
 
     // Every task reports its name when it ends; whichever does so before the shutdown ends the process.

@@ -9,8 +9,8 @@ use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
+use super::fair::Turns;
 use super::index::SlimBatch;
 use super::limits;
 use super::metrics::Metrics;
@@ -62,8 +62,9 @@ pub trait Patch: Send + Sync + 'static {
 pub struct KubePatch {
     client: Client,
     metrics: Metrics,
-    /// The right to have a write under way at the API server.
-    places: Semaphore,
+    /// The right to have a write under way at the API server. Each namespace has its turn: a neighbour with a thousand
+    /// batches, and a thousand events for them, must not make the others wait longer than their senders do.
+    places: Turns,
     write_timeout: Duration,
     /// While the API server is away every delivery fails.
     throttle: Throttle,
@@ -74,7 +75,7 @@ impl KubePatch {
         Self {
             client,
             metrics,
-            places: Semaphore::new(limits::WRITES_AT_ONCE),
+            places: Turns::new(limits::WRITES_AT_ONCE, limits::WRITES_PER_NAMESPACE),
             write_timeout: limits::WRITE_TIMEOUT,
             throttle: Throttle::new(Duration::from_secs(1)),
         }
@@ -83,8 +84,7 @@ impl KubePatch {
 
 impl Patch for KubePatch {
     async fn apply_status(&self, target: &Target, status: Value) -> Result<(), PatchError> {
-        // In the order of their coming. It is never closed.
-        let _place = self.places.acquire().await.map_err(|_| PatchError::Unavailable)?;
+        let _place = self.places.place(&target.namespace).await.ok_or(PatchError::Unavailable)?;
         let begun = Instant::now();
         let (kind, patch) = match target.kind {
             Kind::Batch => ("GeminiBatch", self.apply::<SlimBatch>(target, status).left_future()),

@@ -125,10 +125,10 @@ struct State {
 }
 
 impl Routes {
-    /// The webhook that owns a token.
-    pub fn find(&self, token: &str) -> Option<Arc<Route>> {
+    /// The webhooks that show a token, the oldest first.
+    pub fn find(&self, token: &str) -> Vec<Arc<Route>> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.by_token.get(&digest(token)).and_then(|routes| routes.first()).cloned()
+        state.by_token.get(&digest(token)).cloned().unwrap_or_default()
     }
 
     /// The newest version of a route.
@@ -180,7 +180,7 @@ impl State {
         if route.token != [0; 32] {
             let owners = self.by_token.entry(route.token).or_default();
             owners.push(route.clone());
-            // The first to have the token keeps it: a copy of somebody's status must not take his deliveries.
+            // The one whose token it is cannot be told from copies: a delivery tells, by whose key has signed it.
             owners.sort_by(|a, b| (a.created, &a.uid).cmp(&(b.created, &b.uid)));
         }
         self.routes.insert(route.uid.clone(), (watch, route));
@@ -342,33 +342,36 @@ mod tests {
             0,
             Change::All(vec![route("a", "1", "t1", EARLY), route("operator", "2", "t2", EARLY)]),
         );
-        assert_eq!(&*routes.find("t1").unwrap().uid, "1");
-        assert!(routes.find("t1").unwrap().serves("a") && !routes.find("t1").unwrap().serves("b"));
-        assert!(routes.find("t2").unwrap().serves("b"));
-        assert!(routes.find("t3").is_none() && routes.find("").is_none());
+        assert_eq!(&*routes.find("t1").first().unwrap().uid, "1");
+        assert!(
+            routes.find("t1").first().unwrap().serves("a") && !routes.find("t1").first().unwrap().serves("b")
+        );
+        assert!(routes.find("t2").first().unwrap().serves("b"));
+        assert!(routes.find("t3").first().is_none() && routes.find("").first().is_none());
 
         // Another watch's list does not touch these.
         assert!(apply(&routes, 1, Change::All(vec![route("c", "3", "t3", EARLY)])).is_empty());
-        assert!(routes.find("t1").is_some() && routes.find("t3").is_some());
+        assert!(routes.find("t1").first().is_some() && routes.find("t3").first().is_some());
 
         // A new path replaces the old one.
         apply(&routes, 0, Change::Applied(route("a", "1", "t1b", EARLY)));
-        assert!(routes.find("t1").is_none() && routes.find("t1b").is_some());
+        assert!(routes.find("t1").first().is_none() && routes.find("t1b").first().is_some());
 
         assert_eq!(apply(&routes, 0, Change::All(vec![route("a", "1", "t1b", EARLY)])), ["2".into()]);
-        assert!(routes.find("t2").is_none());
+        assert!(routes.find("t2").first().is_none());
         apply(&routes, 0, Change::Deleted(route("a", "1", "t1b", EARLY)));
-        assert!(routes.find("t1b").is_none() && routes.get("1").is_none());
+        assert!(routes.find("t1b").first().is_none() && routes.get("1").is_none());
     }
 
     #[test]
-    fn a_copied_path_does_not_take_the_route() {
+    fn those_who_copied_a_path_come_after_who_is_older() {
         let routes = Routes::default();
         apply(&routes, 0, Change::Applied(route("evil", "0", "t", LATE)));
         apply(&routes, 0, Change::Applied(route("a", "9", "t", EARLY)));
-        assert_eq!(&*routes.find("t").unwrap().uid, "9");
+        let all: Vec<_> = routes.find("t").iter().map(|route| route.uid.clone()).collect();
+        assert_eq!(all, ["9".into(), "0".into()]);
         apply(&routes, 0, Change::Deleted(route("a", "9", "t", EARLY)));
-        assert_eq!(&*routes.find("t").unwrap().uid, "0");
+        assert_eq!(&*routes.find("t").first().unwrap().uid, "0");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The accept loop: HTTP/1.1, plain or TLS, with the time-outs and bounds that ready-made servers leave out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ use crate::runtime::tls::Tls;
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     pub connections: usize,
+    /// Connections of one webhook, above which it comes before fresh strangers when one must be closed.
+    pub per_webhook: usize,
     pub header_timeout: Duration,
     pub idle_timeout: Duration,
     pub linger: Duration,
@@ -38,6 +41,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             connections: limits::CONNECTIONS,
+            per_webhook: limits::DELIVERIES_PER_WEBHOOK,
             header_timeout: limits::HEADER_TIMEOUT,
             idle_timeout: limits::IDLE_TIMEOUT,
             linger: limits::LINGER,
@@ -52,23 +56,27 @@ pub struct Standing(Arc<Shown>);
 
 #[derive(Debug, Default)]
 struct Shown {
-    proven: AtomicBool,
+    /// The webhook of its last authentic delivery, as a number; 0 = it has brought none.
+    whose: AtomicU64,
     working: AtomicBool,
 }
 
-/// Whom to close for a newcomer, the first of them first; `None` = nobody may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
-    /// Has brought nothing but bytes so far, headers or a body: anybody can.
-    Stranger,
-    /// Has brought an authentic delivery before, as the kept connections of an Ingress have.
-    Known,
+/// A connection, as it is judged when there are too many.
+#[derive(Clone, Copy, Debug)]
+struct Judged {
+    number: u64,
+    whose: u64,
+    working: bool,
+    /// Has just come: what it brings may be on its way.
+    fresh: bool,
 }
 
 impl Standing {
-    /// An authentic delivery is being worked on.
-    pub fn prove(&self) {
-        self.0.proven.store(true, Ordering::Relaxed);
+    /// An authentic delivery of this webhook is being worked on.
+    pub fn prove(&self, webhook_uid: &str) {
+        let mut hasher = DefaultHasher::new();
+        webhook_uid.hash(&mut hasher);
+        self.0.whose.store(hasher.finish() | 1, Ordering::Relaxed);
         self.0.working.store(true, Ordering::Relaxed);
     }
 
@@ -76,13 +84,39 @@ impl Standing {
         self.0.working.store(false, Ordering::Relaxed);
     }
 
-    fn rank(&self) -> Option<Rank> {
-        match (self.0.working.load(Ordering::Relaxed), self.0.proven.load(Ordering::Relaxed)) {
-            (true, _) => None,
-            (false, true) => Some(Rank::Known),
-            (false, false) => Some(Rank::Stranger),
+    fn judged(&self, number: u64, age: Duration) -> Judged {
+        Judged {
+            number,
+            whose: self.0.whose.load(Ordering::Relaxed),
+            working: self.0.working.load(Ordering::Relaxed),
+            fresh: age < limits::FRESH,
         }
     }
+}
+
+/// Whom to close for a newcomer, out of all from the oldest to the newest; `None` = nobody, for all are busy.
+///
+/// The oldest stranger, whether it is slow with its headers or with its body: it has brought nothing but bytes, as anybody
+/// can. If there is none, the oldest that waits for its next request, as the kept connections of an Ingress do, of the
+/// webhook that has the most: nobody makes room for himself at the cost of others. A webhook with more than `per_webhook`
+/// comes before a stranger who is fresh, and may be a neighbour's delivery.
+fn superfluous(open: &[Judged], per_webhook: usize) -> Option<u64> {
+    let oldest = |fits: &dyn Fn(&Judged) -> bool| open.iter().find(|it| fits(it)).map(|it| it.number);
+    // The usual one in a flood, without counting.
+    if let Some(slow) = oldest(&|it| it.whose == 0 && !it.fresh) {
+        return Some(slow);
+    }
+    let mut count = HashMap::<u64, usize>::new();
+    for it in open {
+        *count.entry(it.whose).or_default() += 1;
+    }
+    let waits = |it: &Judged| it.whose != 0 && !it.working;
+    let most = open.iter().filter(|it| waits(it)).map(|it| count[&it.whose]).max();
+    let greedy = oldest(&|it| waits(it) && Some(count[&it.whose]) == most);
+    if most.is_some_and(|most| most > per_webhook) {
+        return greedy;
+    }
+    oldest(&|it| it.whose == 0).or(greedy)
 }
 
 /// What answers requests. Their extensions hold the connection's [`Standing`].
@@ -137,7 +171,7 @@ impl<S: Service> Server<S> {
         tasks: &TaskTracker,
         [stop, end]: [&CancellationToken; 2],
     ) {
-        let Some(place) = connections.enter(self.bounds.connections, &self.metrics) else {
+        let Some(place) = connections.enter(self.bounds, &self.metrics) else {
             // All are busy with authentic deliveries: the newcomer goes, and its sender comes again.
             return;
         };
@@ -255,7 +289,13 @@ struct Connections {
 #[derive(Default)]
 struct Open {
     next: u64,
-    places: BTreeMap<u64, (CancellationToken, Standing)>,
+    places: BTreeMap<u64, Taken>,
+}
+
+struct Taken {
+    killed: CancellationToken,
+    standing: Standing,
+    since: Instant,
 }
 
 /// The place of one connection; given up when dropped.
@@ -272,28 +312,28 @@ impl Connections {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a new connection. When all are taken, the oldest stranger goes for it, whether it is slow with its
-    /// headers or with its body; if there is none, the oldest that waits for its next request; `None` if all are busy.
-    fn enter(self: &Arc<Self>, most: usize, metrics: &Metrics) -> Option<Place> {
-        let mut open = self.lock();
-        if open.places.len() >= most {
+    /// A place for a new connection. When all are taken, another one goes for it; `None` if all are busy.
+    fn enter(self: &Arc<Self>, bounds: Bounds, metrics: &Metrics) -> Option<Place> {
+        let (mut open, now) = (self.lock(), Instant::now());
+        if open.places.len() >= bounds.connections {
             metrics.connections_refused.inc();
-            let ranked = open.places.iter().filter_map(|(number, (_, it))| Some((it.rank()?, *number)));
-            let (_, number) = ranked.min()?;
-            if let Some((killed, _)) = open.places.remove(&number) {
-                killed.cancel();
+            let judged = open.places.iter().map(|(number, it)| it.standing.judged(*number, now - it.since));
+            let number = superfluous(&judged.collect::<Vec<_>>(), bounds.per_webhook)?;
+            if let Some(taken) = open.places.remove(&number) {
+                taken.killed.cancel();
             }
         }
         let number = open.next;
         open.next += 1;
         let (killed, standing) = (CancellationToken::new(), Standing::default());
-        open.places.insert(number, (killed.clone(), standing.clone()));
+        let taken = Taken { killed: killed.clone(), standing: standing.clone(), since: now };
+        open.places.insert(number, taken);
         metrics.connections.inc();
         Some(Place { number, killed, standing, connections: self.clone(), metrics: metrics.clone() })
     }
 
     fn close_all(&self) {
-        self.lock().places.values().for_each(|(killed, _)| killed.cancel());
+        self.lock().places.values().for_each(|taken| taken.killed.cancel());
     }
 }
 

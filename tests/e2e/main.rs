@@ -28,5 +28,6 @@ mod rescues;
 mod restore;
 mod sender;
 mod sweep;
+mod tenants;
 mod waiting;
 mod webhooks;

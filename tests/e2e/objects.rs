@@ -2,6 +2,11 @@
 
 use serde_json::{Value, json};
 
+/// Whether the load is to be of full size: `make load`.
+pub fn is_large() -> bool {
+    std::env::var_os("LOAD").is_some_and(|size| size == "full")
+}
+
 /// The tutorial's job: `rows` tickets to summarise.
 pub fn tickets(name: &str, rows: usize, webhook: &str) -> String {
     let requests: Vec<Value> = (1..=rows)

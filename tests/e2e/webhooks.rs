@@ -3,6 +3,7 @@
 mod deletion;
 mod external;
 mod health;
+mod load;
 mod rotation;
 mod secrets;
 

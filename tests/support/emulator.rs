@@ -80,6 +80,11 @@ impl Emulator {
         Ledger(self.admin("GET", "ledger", None).await)
     }
 
+    /// What was filed in the ledger after the entry with this number.
+    pub async fn ledger_since(&self, number: u64) -> Ledger {
+        Ledger(self.admin("GET", &format!("ledger?since={number}"), None).await)
+    }
+
     /// The ledger without what stands in it: how often each call was made, the calls under way, and all jobs.
     pub async fn counts(&self) -> Ledger {
         Ledger(self.admin("GET", &format!("ledger?since={}", u64::MAX), None).await)

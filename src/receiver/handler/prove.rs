@@ -44,7 +44,29 @@ impl Refused {
 }
 
 impl<P: Patch> Handler<P> {
-    pub(super) async fn prove<'a>(
+    /// Whose delivery it is. Several webhooks show one path only where somebody has copied a status, to take another's
+    /// deliveries perhaps: it is his whose keys prove it, and a copy costs him one try. What nobody's do was for the first.
+    pub(super) async fn prove_for_one<'a, 'r>(
+        &self,
+        first: &'r Route,
+        copies: &'r [Arc<Route>],
+        parts: &'a Parts,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<(&'r Route, Proven<'a>), Refused> {
+        let refused = match self.prove(first, parts, body, now).await {
+            Ok(proven) => return Ok((first, proven)),
+            Err(refused) => refused,
+        };
+        for copy in copies {
+            if let Ok(proven) = self.prove(copy, parts, body, now).await {
+                return Ok((copy, proven));
+            }
+        }
+        Err(refused)
+    }
+
+    async fn prove<'a>(
         &self,
         route: &Route,
         parts: &'a Parts,

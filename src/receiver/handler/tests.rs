@@ -9,7 +9,7 @@ use super::*;
 use crate::api::keyring::{KEYRING_SECRET, fingerprint};
 use crate::receiver::fake::FakePatch;
 use crate::receiver::index::tests::batch;
-use crate::receiver::keys::tests::{NEW, entry, secret};
+use crate::receiver::keys::tests::{NEW, OLD, entry, secret};
 use crate::receiver::patch::{Kind, PatchError};
 use crate::receiver::public_keys::tests::FakeSource;
 use crate::receiver::routes::SlimWebhook;
@@ -74,6 +74,7 @@ impl World {
             clock: || Timestamp::from_second(NOW).unwrap(),
             body_timeout: Duration::from_secs(10),
             body_grants: Semaphore::new(limits::BODY_GRANTS),
+            shares: Shares::new(limits::DELIVERIES_PER_WEBHOOK),
         };
         // Reported half a minute ago, so that no test is disturbed by a routine report.
         let quiet = json!({"lastDelivery": {"time": "2026-08-20T20:09:55Z"}});
@@ -286,6 +287,21 @@ async fn duplicates_in_flight_wait_for_the_first() {
     let other = SUCCEEDED.replace("succeeded", "failed");
     let deliveries = (0..5).map(|_| world.deliver("t-a", "n", &other));
     assert!(futures::future::join_all(deliveries).await.iter().all(|status| *status == 503));
+}
+
+/// Somebody has copied the path of `t-a` into the status of a webhook of his own, which comes before it.
+#[tokio::test]
+async fn a_copied_path_takes_nobodys_deliveries() {
+    let world = World::new();
+    world.webhook(webhook("b", "uid-0", "t-a", &json!({})));
+    let entries = [("uid-a", &*entry(NEW)), ("uid-0", &*entry(OLD))];
+    world.handler.keyring.apply(Change::Applied(secret(KEYRING_SECRET, &entries)));
+    assert_eq!(&*world.handler.routes.find("t-a")[0].uid, "uid-0");
+    assert_eq!(world.deliver("t-a", "m", SUCCEEDED).await, 204);
+    assert_eq!((world.counted(Outcome::Accepted), world.events().len()), (1, 1));
+    let mut forged = signed("t-a", "n", NOW, SUCCEEDED);
+    *forged.body_mut() = Body::from("other words");
+    assert_eq!(world.send(forged).await, 401);
 }
 
 #[tokio::test]

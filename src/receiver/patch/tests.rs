@@ -178,12 +178,19 @@ impl tower::Service<Request<KubeBody>> for Counting {
 /// More at once would make an API server slower that is slow already, and each costs it a connection.
 #[tokio::test]
 async fn writes_of_many_objects_take_turns() {
-    let server = Counting::default();
-    let client = Client::new(server.clone(), "default");
-    let patch = KubePatch::new(client, Metrics::register(&mut Registry::default()));
-    let target = target(Kind::Batch);
-    let writes = (0..4 * limits::WRITES_AT_ONCE).map(|_| patch.apply_status(&target, json!({})));
-    let written = futures::future::join_all(writes).await;
-    assert!(written.iter().all(Result::is_ok));
-    assert_eq!(server.most.load(Ordering::SeqCst), limits::WRITES_AT_ONCE);
+    for (namespaces, most) in [(1, limits::WRITES_PER_NAMESPACE), (3, limits::WRITES_AT_ONCE)] {
+        let server = Counting::default();
+        let client = Client::new(server.clone(), "default");
+        let patch = KubePatch::new(client, Metrics::register(&mut Registry::default()));
+        let targets: Vec<Target> = (0..4 * limits::WRITES_AT_ONCE)
+            .map(|number| Target {
+                namespace: format!("tenant-{}", number % namespaces).into(),
+                ..target(Kind::Batch)
+            })
+            .collect();
+        let writes = targets.iter().map(|target| patch.apply_status(target, json!({})));
+        let written = futures::future::join_all(writes).await;
+        assert!(written.iter().all(Result::is_ok));
+        assert_eq!(server.most.load(Ordering::SeqCst), most, "{namespaces} namespaces");
+    }
 }

@@ -22,7 +22,7 @@ impl Service for Echo {
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let body = axum::body::to_bytes(body, 10).await.unwrap_or_default();
-        parts.extensions.get::<Standing>().unwrap().prove();
+        parts.extensions.get::<Standing>().unwrap().prove("uid");
         if parts.uri.path() == "/slow" {
             self.begun.notify_one();
             self.go.notified().await;
@@ -116,6 +116,35 @@ async fn idle_connections_end() {
     stream.write_all(QUICK).await.unwrap();
     answer(&mut stream).await;
     closed(&mut stream).await;
+}
+
+#[test]
+fn nobody_makes_room_for_himself_at_the_cost_of_others() {
+    // A letter for each: a stranger (s; S is fresh), or of webhook 1 to 3 (+: is being worked on).
+    let judge = |open: &str| {
+        let judged = (0..).zip(open.split(' ')).map(|(number, it)| Judged {
+            number,
+            whose: it[..1].parse().unwrap_or(0),
+            working: it.ends_with('+'),
+            fresh: it == "S",
+        });
+        superfluous(&judged.collect::<Vec<_>>(), 3)
+    };
+    for (what, open, wanted) in [
+        ("the oldest stranger", "1 s s", Some(1)),
+        ("a slow stranger before a fresh one", "1 S s", Some(2)),
+        ("a stranger before all others", "1 1 2 s", Some(3)),
+        ("a fresh one too", "1 1 2 S", Some(3)),
+        ("the oldest of who has the most", "1 2 2", Some(1)),
+        ("busy ones count, and stay", "1 2+ 2", Some(2)),
+        ("who has the most is busy", "1 2+ 2+", Some(0)),
+        ("all are busy", "1+ 2+", None),
+        ("who has too many, before a fresh stranger", "1 2 2 2+ 2 S", Some(1)),
+        ("but not before a slow one", "1 2 2 2 2 s", Some(5)),
+        ("who has too many is busy", "1 2+ 2+ 2+ 2+ S", Some(5)),
+    ] {
+        assert_eq!(judge(open), wanted, "{what}");
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use crate::sender::sign;
 use crate::support::{Bed, BedOptions, PATIENCE, RECEIVER, poll};
 
 mod flood;
+mod honest;
 mod keys;
 mod strangers;
 

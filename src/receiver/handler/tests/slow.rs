@@ -199,3 +199,28 @@ async fn odd_requests_over_sockets() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert_eq!(world.events().len(), 1);
 }
+
+/// A neighbour who is flooded leaves room for the others.
+#[tokio::test]
+async fn one_webhook_does_not_take_all_places() {
+    let mut world = World::new();
+    Arc::get_mut(&mut world.handler).unwrap().shares = Shares::new(2);
+    world.patch.hang();
+    let waiting: Vec<_> = (0..2)
+        .map(|number| {
+            let (handler, request) =
+                (world.handler.clone(), signed("t-a", &number.to_string(), NOW, SUCCEEDED));
+            tokio::spawn(async move { handler.handle(request).await })
+        })
+        .collect();
+    world.settle().await;
+    let begun = Instant::now();
+    assert_eq!(world.deliver("t-a", "m", SUCCEEDED).await, 503);
+    assert!(begun.elapsed() < limits::STORE_BUDGET, "it is told at once");
+    let other = r#"{"type":"video.generated","data":{}}"#;
+    assert_eq!(world.deliver("t-op", "m", other).await, 204);
+    for one in waiting {
+        assert_eq!(one.await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert_eq!(world.deliver("t-a", "m", other).await, 204, "its share is free again");
+}

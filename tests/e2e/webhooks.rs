@@ -1,6 +1,7 @@
 //! The life of a GeminiWebhook: registered once, proven, followed through changes of its key, removed.
 
 mod deletion;
+mod external;
 mod health;
 mod rotation;
 mod secrets;

@@ -280,10 +280,10 @@ async fn bad_policies_are_refused() {
                  int32 in spec.successPolicy.maxFailedPercent",
             ),
             (
-                "a webhook mode that is not there yet",
-                spec(json!({"webhook": {"mode": "Dynamic"}})),
-                "spec.webhook.mode: Unsupported value: \"Dynamic\": supported values: \"Auto\", \
-                 \"Static\", \"None\"",
+                "another webhook mode",
+                spec(json!({"webhook": {"mode": "Manual"}})),
+                "spec.webhook.mode: Unsupported value: \"Manual\": supported values: \"Auto\", \
+                 \"Static\", \"Dynamic\", \"None\"",
             ),
             (
                 "a webhook with an empty name",

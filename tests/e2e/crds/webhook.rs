@@ -1,8 +1,12 @@
 //! Every rule of a GeminiWebhook.
 
+use gemini_operator::api::GeminiWebhook;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use super::Applicant;
+use super::{Applicant, essence, good_webhook};
+use crate::support::cluster::from_json;
 
 fn url(url: &str) -> Value {
     json!({"spec": {"endpoint": {"url": url}}})
@@ -10,6 +14,18 @@ fn url(url: &str) -> Value {
 
 fn spec(spec: Value) -> Value {
     Value::Object([("spec".to_owned(), spec)].into_iter().collect())
+}
+
+fn external(more: Value) -> Value {
+    let mut change = json!({"spec": {"mode": "External", "signingSecret": {"name": "signing"}}});
+    super::merge(&mut change, &spec(more));
+    change
+}
+
+fn dynamic_jwt(more: Value) -> Value {
+    let mut change = json!({"spec": {"mode": "Dynamic", "signature": "DynamicJwt"}});
+    super::merge(&mut change, &spec(more));
+    change
 }
 
 #[tokio::test]
@@ -21,8 +37,8 @@ async fn defaults_are_filled_in() {
             "apiKeySecretRef": {"name": "gemini", "key": "apiKey"},
             "endpoint": {"url": "https://hooks.example.com"},
             "mode": "Static",
-            "signature": "StandardWebhooks",
             "events": ["batch.succeeded", "batch.failed", "batch.expired"],
+            "tolerance": "5m",
             "enabled": true,
             "rotation": {"revocation": "After24h"},
             "selfTest": {"interval": "6h"},
@@ -50,6 +66,18 @@ async fn good_objects_are_accepted() {
         ("rotated every day", spec(json!({"rotation": {"interval": "24h"}}))),
         ("rotated by hand only", spec(json!({"rotation": {"revocation": "Immediately"}}))),
         ("told of only", spec(json!({"onDisabled": "Report"}))),
+        ("little tolerance", spec(json!({"tolerance": "30s"}))),
+        ("much tolerance", spec(json!({"tolerance": "15m"}))),
+        ("its scheme by name", spec(json!({"signature": "StandardWebhooks"}))),
+        ("external", external(json!({}))),
+        ("external, by the tutorial's scheme", external(json!({"signature": "XGoogSignature"}))),
+        ("external, rotated without a grace", external(json!({"rotation": {"revocation": "Immediately"}}))),
+        ("dynamic", spec(json!({"mode": "Dynamic"}))),
+        ("dynamic, by a token", dynamic_jwt(json!({}))),
+        (
+            "dynamic, by a token for somebody",
+            dynamic_jwt(json!({"jwt": {"audience": "me", "issuer": "you"}})),
+        ),
         ("orphaned", spec(json!({"deletionPolicy": "Orphan", "deletionTimeout": "5m"}))),
     ] {
         webhook.accepts(what, change).await;
@@ -147,15 +175,16 @@ async fn bad_choices_are_refused() {
         .refuses(vec![
             ("no Secret", spec(json!({"apiKeySecretRef": null})), "spec.apiKeySecretRef: Required value"),
             (
-                "a mode that is not there yet",
-                spec(json!({"mode": "Dynamic"})),
-                "spec.mode: Unsupported value: \"Dynamic\": supported values: \"Static\"",
+                "another mode",
+                spec(json!({"mode": "Manual"})),
+                "spec.mode: Unsupported value: \"Manual\": supported values: \"Static\", \"Dynamic\", \
+                 \"External\"",
             ),
             (
-                "a scheme that is not there yet",
-                spec(json!({"signature": "DynamicJwt"})),
-                "spec.signature: Unsupported value: \"DynamicJwt\": supported values: \
-                 \"StandardWebhooks\"",
+                "another scheme",
+                spec(json!({"signature": "HS256"})),
+                "spec.signature: Unsupported value: \"HS256\": supported values: \"StandardWebhooks\", \
+                 \"DynamicV1a\", \"DynamicJwt\", \"XGoogSignature\"",
             ),
             (
                 "no events",
@@ -222,4 +251,77 @@ async fn bad_choices_are_refused() {
             ),
         ])
         .await;
+}
+
+#[tokio::test]
+async fn what_does_not_go_together_is_refused() {
+    const SECRET: &str = "<nil>: Invalid value: spec.signingSecret goes with mode External, and with no other: there it \
+                          names the Secret of the endpoint";
+    const SCHEME: &str = "<nil>: Invalid value: spec.signature does not go with spec.mode: Static has StandardWebhooks; \
+                          Dynamic has DynamicV1a or DynamicJwt; External has StandardWebhooks or XGoogSignature";
+    const JWT: &str = "<nil>: Invalid value: spec.jwt goes with signature DynamicJwt only";
+    const ROTATION: &str = "<nil>: Invalid value: spec.rotation.interval goes with mode Static only: elsewhere the \
+                            operator does not make the secret";
+    const TOLERANCE: &str = "spec.tolerance must be from 30s to 15m";
+    let tolerance = |given: &str| format!("spec.tolerance: Invalid value: \"{given}\": {TOLERANCE}");
+    let (little, much) = (tolerance("29s"), tolerance("15m1s"));
+    Applicant::webhook()
+        .await
+        .refuses(vec![
+            ("external, no secret", spec(json!({"mode": "External"})), SECRET),
+            ("static, a secret", spec(json!({"signingSecret": {"name": "signing"}})), SECRET),
+            ("dynamic, a secret", spec(json!({"mode": "Dynamic", "signingSecret": {"name": "signing"}})), SECRET),
+            ("static, the tutorial's scheme", spec(json!({"signature": "XGoogSignature"})), SCHEME),
+            ("static, public keys", spec(json!({"signature": "DynamicV1a"})), SCHEME),
+            ("dynamic, a secret's scheme", spec(json!({"mode": "Dynamic", "signature": "StandardWebhooks"})), SCHEME),
+            ("dynamic, the tutorial's", spec(json!({"mode": "Dynamic", "signature": "XGoogSignature"})), SCHEME),
+            ("external, public keys", external(json!({"signature": "DynamicJwt"})), SCHEME),
+            ("claims without a token", spec(json!({"mode": "Dynamic", "jwt": {"audience": "me"}})), JWT),
+            ("claims of a static one", spec(json!({"jwt": {"issuer": "me"}})), JWT),
+            ("rotated by us, of somebody else", external(json!({"rotation": {"interval": "48h"}})), ROTATION),
+            ("rotated, without a secret", spec(json!({"mode": "Dynamic", "rotation": {"interval": "48h"}})), ROTATION),
+            ("too little tolerance", spec(json!({"tolerance": "29s"})), &little),
+            ("too much tolerance", spec(json!({"tolerance": "15m1s"})), &much),
+            (
+                "tolerance in words",
+                spec(json!({"tolerance": "some"})),
+                "spec.tolerance: Invalid value: \"some\": must be a duration in hours, minutes and seconds, such as 20m \
+                 or 1h30m",
+            ),
+            (
+                "a secret without a name",
+                external(json!({"signingSecret": {"name": ""}})),
+                "spec.signingSecret.name: Invalid value: \"\": spec.signingSecret.name in body should be at least 1 \
+                 chars long",
+            ),
+            (
+                "an empty audience",
+                dynamic_jwt(json!({"jwt": {"audience": ""}})),
+                "spec.jwt.audience: Invalid value: \"\": spec.jwt.audience in body should be at least 1 chars long",
+            ),
+        ])
+        .await;
+}
+
+#[tokio::test]
+async fn the_mode_is_fixed_and_the_scheme_is_not() {
+    let Applicant { client, namespace, .. } = Applicant::webhook().await;
+    let api: Api<GeminiWebhook> = Api::namespaced(client, &namespace);
+    let mut object = good_webhook();
+    super::merge(&mut object, &external(json!({})));
+    api.create(&PostParams::default(), &from_json(object)).await.expect("the good webhook is accepted");
+    let change = async |spec: Value| {
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        match api.patch("good", &PatchParams::default(), &patch).await {
+            Ok(_) => String::new(),
+            Err(kube::Error::Api(status)) => essence(&status.message).to_owned(),
+            Err(error) => panic!("the API server did not answer: {error}"),
+        }
+    };
+    let refused = change(json!({"mode": "Static", "signingSecret": null})).await;
+    let expected =
+        "spec.mode: Invalid value: spec.mode cannot be changed; create another GeminiWebhook instead";
+    assert_eq!(refused.replace("\"Static\": ", ""), expected);
+    assert_eq!(change(json!({"signature": "XGoogSignature"})).await, "");
+    assert_eq!(change(json!({"signingSecret": {"name": "other"}, "tolerance": "1m"})).await, "");
 }

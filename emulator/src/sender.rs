@@ -216,17 +216,15 @@ pub fn mac(key: &[u8], content: &[u8]) -> String {
 
 /// Another first character of each signature.
 fn flipped(signature: &str) -> String {
+    let other = |text: &str, one: char, two: char| {
+        let first = if text.starts_with(one) { two } else { one };
+        format!("{first}{}", text.get(1..).unwrap_or_default())
+    };
     let entries: Vec<String> = signature
         .split(' ')
-        .map(|entry| match entry.split_once(',') {
-            Some((version, text)) => {
-                let first = if text.starts_with('A') { 'B' } else { 'A' };
-                format!("{version},{first}{}", text.get(1..).unwrap_or_default())
-            }
-            None => {
-                let first = if entry.starts_with('0') { '1' } else { '0' };
-                format!("{first}{}", entry.get(1..).unwrap_or_default())
-            }
+        .map(|entry| {
+            let Some((version, text)) = entry.split_once(',') else { return other(entry, '0', '1') };
+            format!("{version},{}", other(text, 'A', 'B'))
         })
         .collect();
     entries.join(" ")

@@ -56,7 +56,9 @@ pub struct GeminiWebhookSpec {
     /// Where Gemini reaches the receiver.
     pub endpoint: Endpoint,
 
-    /// How Gemini comes to know the endpoint. It cannot be changed later. Default: `Static`.
+    /// How Gemini comes to know the endpoint. It cannot be changed later. `events`, `selfTest`, `onDisabled`,
+    /// `deletionPolicy` and `deletionTimeout` are about a registration of the operator's: of mode `Static` only. Default:
+    /// `Static`.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == oldSelf")
         .message("spec.mode cannot be changed; create another GeminiWebhook instead"))]
@@ -68,7 +70,9 @@ pub struct GeminiWebhookSpec {
     pub signature: Option<SignatureScheme>,
 
     /// The Secret that holds the signing secret of an endpoint that somebody else has registered: mode `External`
-    /// only. Otherwise the operator keeps the secret itself. A change is in force within a minute.
+    /// only. Otherwise the operator keeps the secret itself. A change is in force within a minute, and the secret before it
+    /// stays good as `rotation.revocation` says. If the Secret goes, or what stands there cannot be used, the condition
+    /// `SecretReady` says so, and the last good one goes on verifying deliveries as long as this object is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_secret: Option<SigningSecretRef>,
 
@@ -95,7 +99,8 @@ pub struct GeminiWebhookSpec {
         .message("every event must be of the form batch.succeeded"))]
     pub events: Vec<String>,
 
-    /// `false` keeps the registration but tells Gemini to send nothing. Default: `true`.
+    /// `false` keeps the registration but tells Gemini to send nothing; where the operator registers nothing, batches do not
+    /// rely on this webhook. Default: `true`.
     #[serde(default = "default_enabled")]
     pub enabled: bool,
 
@@ -163,7 +168,7 @@ pub struct Rotation {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RevocationBehavior {
     /// Gemini goes on using it for 24 hours, and the receiver accepts it that long. While three old ones are good, a
-    /// rotation waits.
+    /// rotation waits. With mode `External` it is accepted as long, whoever uses it.
     #[default]
     After24h,
     /// It is worth nothing from then on: for a secret that others have seen. Deliveries are refused until the receivers have
@@ -298,7 +303,7 @@ pub struct GeminiWebhookStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// The registration's id at Gemini.
+    /// The registration's id at Gemini, if it is the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
 
@@ -315,7 +320,8 @@ pub struct GeminiWebhookStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
 
-    /// Fingerprint of the API key that the registration was made with (keyed, not reversible).
+    /// Fingerprint of the API key that the registration was made with, or else that the object names (keyed, not
+    /// reversible). Batches with that key may rely on this webhook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_fingerprint: Option<String>,
 

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use secrecy::SecretString;
 
+use super::memory::Memory;
 use super::plan::Env;
 use super::signing::{self, Offer, Problem};
 use super::unregistered::{Observed, Plan, Signing, Step, plan};
@@ -29,7 +30,7 @@ pub async fn pass(
         (Step::Claim, _) => *current = claim(api, current, None).await?,
         (Step::Store, Some(secret)) => {
             store(ctx, current, &uid, &secret).await?;
-            ctx.webhook_memory.update(&uid, |m| m.succeeded());
+            ctx.webhook_memory.update(&uid, Memory::succeeded);
         }
         (Step::None | Step::Store, _) => {
             // Nothing is tried any more that could fail: with the next pass the words about it go.

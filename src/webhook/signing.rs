@@ -17,6 +17,10 @@ const REGISTRATION: &str = "external";
 /// Shortest key by the Standard Webhooks text.
 const MIN_KEY: usize = 24;
 
+/// Longest text of a secret. All webhooks share one Secret of 1 MiB: nobody may fill it for the others. HMAC-SHA256 makes 32
+/// bytes of a key that has more than 64.
+const MAX_TEXT: usize = 256;
+
 /// Why a secret cannot be used; the message names the field and the way out, and nothing of the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -56,6 +60,11 @@ pub fn judge(
     };
     let text = std::str::from_utf8(bytes)
         .map_err(|_| invalid("is not text (UTF-8); put the secret there as its sender has it"))?;
+    if text.len() > MAX_TEXT {
+        return Err(invalid(&format!(
+            "is longer than {MAX_TEXT} bytes; give the sender a shorter one, for example of: openssl rand -hex 32"
+        )));
+    }
     let is_own = scheme == SignatureScheme::XGoogSignature;
     let verdict = match scheme {
         SignatureScheme::StandardWebhooks => standard(text, others),
@@ -231,6 +240,8 @@ mod tests {
                 "good",
             ),
             ("the same in the same scheme", OWN, XGoogSignature, &of_users, "good"),
+            ("the longest", &OWN.repeat(8), XGoogSignature, none, "good"),
+            ("longer", &OWN.repeat(9), XGoogSignature, none, "InvalidSecret"),
             ("short", &OWN[1..], XGoogSignature, none, "InvalidSecret"),
             ("empty", "\r\n", XGoogSignature, none, "InvalidSecret"),
             ("of the other scheme", WHSEC, XGoogSignature, none, "InvalidSecret"),

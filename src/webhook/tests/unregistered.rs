@@ -59,7 +59,7 @@ fn table() {
     let mut unclaimed = external();
     unclaimed.metadata.finalizers = None;
     let none = Observed::default;
-    for (what, webhook, seen, step, type_, wanted) in [
+    let cases: Vec<(&str, GeminiWebhook, Observed, Step, &str, &str)> = vec![
         ("a new object", fresh(), none(), Step::None, READY, "False/Preparing"),
         ("not claimed", unclaimed, none(), Step::Claim, READY, "False/Registering"),
         ("nothing is registered", external(), stored(), Step::None, REGISTERED, "True/NotRequired"),
@@ -101,7 +101,8 @@ fn table() {
         ("switched off", off(external()), stored(), Step::None, READY, "False/DisabledByUser"),
         ("the tutorial's", tutorial(), stored(), Step::None, REPLAYABLE_SIGNATURE, "True/XGoogSignature"),
         ("not the tutorial's", external(), stored(), Step::None, REPLAYABLE_SIGNATURE, "-"),
-    ] {
+    ];
+    for (what, webhook, seen, step, type_, wanted) in cases {
         let planned = planned(&webhook, &seen);
         assert_eq!((planned.step, shown(&planned, type_)), (step, wanted.to_owned()), "{what}: {type_}");
     }

@@ -66,12 +66,12 @@ storm: ## 500 batches, 200 kills, lost and late requests. SEED=N: that one again
 
 # Optimised, because it is about what a receiver bears. A shell's usual 1 024 open files are too few.
 .PHONY: abuse
-abuse: ## 10 000 slow sockets, forged deliveries and what else strangers send; honest deliveries beside them.
+abuse: ## 10 000 slow sockets, forged deliveries, unknown keys and what else strangers send; honest deliveries beside them.
 	@testenv/controlplane.sh > /dev/null
 	@testenv/kubectl.sh > /dev/null
 	@testenv/ingress.sh > /dev/null
 	@ulimit -n 16384 2> /dev/null; ABUSE=full cargo test --quiet --locked --profile model --test e2e \
-	  strangers_do_not_disturb_honest_deliveries -- --nocapture
+	  -- --nocapture --test-threads 1 strangers_do_not_disturb_honest_deliveries unknown_keys_cause_one_call_a_minute
 
 # One after the other: they measure.
 .PHONY: waiting

@@ -87,7 +87,7 @@ impl Envelope {
             return Self::Unusable;
         };
         let time = envelope.get("timestamp").and_then(Value::as_str).and_then(|text| text.parse().ok());
-        Self::Batch(BatchEvent { type_, remote_name, time, marker: marker(&envelope) })
+        Self::Batch(BatchEvent { type_, remote_name, time, marker: marker(envelope) })
     }
 
     /// It knows two events, and no time.

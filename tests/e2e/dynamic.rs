@@ -206,15 +206,18 @@ async fn while_the_keys_cannot_be_had_the_sender_comes_again() {
 /// The answer to the create is lost, and with it the job's name: the event brings it, by what was given along.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_kept_for_a_job_whose_name_was_lost() {
-    let lost =
-        json!({"rules": [{"match": {"call": "batches.create"}, "do": {"drop": "answer"}, "times": 1}]});
+    // No listing shows the job before its event is there.
+    let lost = json!({"rules": [
+        {"match": {"call": "batches.create"}, "do": {"drop": "answer", "list_lag_ms": 8000}, "times": 1},
+    ]});
     let faults = BedOptions { timing_divisor: 60, ..options(false, lost) };
     let bed = bed_with("dynamic-lost", faults).await;
     let webhook = make_webhook(&bed, "DynamicV1a").await;
     bed.apply(&tickets("tickets", 1, "Dynamic")).await;
     let told = bed
-        .wait_batch("tickets", "told of its job", |batch| {
-            batch.status.as_ref().is_some_and(|status| status.last_event.is_some())
+        .wait_batch("tickets", "told of a job that it does not know", |batch| {
+            let status = batch.status.as_ref();
+            status.is_some_and(|s| s.last_event.is_some() && s.runs[0].remote_name.is_none())
         })
         .await;
     let event = told.status.unwrap().last_event.unwrap();

@@ -342,25 +342,23 @@ mod tests {
             0,
             Change::All(vec![route("a", "1", "t1", EARLY), route("operator", "2", "t2", EARLY)]),
         );
-        assert_eq!(&*routes.find("t1").first().unwrap().uid, "1");
-        assert!(
-            routes.find("t1").first().unwrap().serves("a") && !routes.find("t1").first().unwrap().serves("b")
-        );
-        assert!(routes.find("t2").first().unwrap().serves("b"));
-        assert!(routes.find("t3").first().is_none() && routes.find("").first().is_none());
+        assert_eq!(&*routes.find("t1")[0].uid, "1");
+        assert!(routes.find("t1")[0].serves("a") && !routes.find("t1")[0].serves("b"));
+        assert!(routes.find("t2")[0].serves("b"));
+        assert!(routes.find("t3").is_empty() && routes.find("").is_empty());
 
         // Another watch's list does not touch these.
         assert!(apply(&routes, 1, Change::All(vec![route("c", "3", "t3", EARLY)])).is_empty());
-        assert!(routes.find("t1").first().is_some() && routes.find("t3").first().is_some());
+        assert!(!routes.find("t1").is_empty() && !routes.find("t3").is_empty());
 
         // A new path replaces the old one.
         apply(&routes, 0, Change::Applied(route("a", "1", "t1b", EARLY)));
-        assert!(routes.find("t1").first().is_none() && routes.find("t1b").first().is_some());
+        assert!(routes.find("t1").is_empty() && !routes.find("t1b").is_empty());
 
         assert_eq!(apply(&routes, 0, Change::All(vec![route("a", "1", "t1b", EARLY)])), ["2".into()]);
-        assert!(routes.find("t2").first().is_none());
+        assert!(routes.find("t2").is_empty());
         apply(&routes, 0, Change::Deleted(route("a", "1", "t1b", EARLY)));
-        assert!(routes.find("t1b").first().is_none() && routes.get("1").is_none());
+        assert!(routes.find("t1b").is_empty() && routes.get("1").is_none());
     }
 
     #[test]

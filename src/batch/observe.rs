@@ -12,7 +12,7 @@ use super::plan::{Needs, claim_of, newest_run};
 use super::points::{Point, around};
 use super::schedule::is_terminal;
 use super::tracker;
-use crate::api::batch::{Run, WebhookMode};
+use crate::api::batch::{Run, Submission, WebhookMode};
 use crate::api::condition::{is_true, webhook_type};
 use crate::api::webhook::GeminiWebhook;
 use crate::controller::{Credentials, Error};
@@ -391,14 +391,21 @@ fn ours(subject: &Subject<'_>, jobs: &[Batch]) -> Vec<submit::Job> {
 }
 
 /// Which webhook will tell of the end: ready, of the same key, in this namespace or the operator's.
-fn tracking(subject: &Subject<'_>, fingerprint: Option<&str>) -> Tracking {
+pub fn tracking(subject: &Subject<'_>, fingerprint: Option<&str>) -> Tracking {
     let choice = &subject.batch.spec.webhook;
     if choice.mode == WebhookMode::None {
         return Tracking::SweepOnly("spec.webhook.mode is None".into());
     }
-    let keys = tracker::keys(subject, fingerprint);
-    let candidates = tracker::candidates(subject);
-    let candidates: Vec<&GeminiWebhook> = candidates.iter().filter_map(tracker::Candidate::webhook).collect();
+    // The key of the job, and the one of today: whichever of the two the webhook was last seen with, it is of the
+    // project that the job's event comes from. In a rotation the webhook follows a little later.
+    let submitted = newest_run(&subject.batch).filter(|run| run.submission == Submission::Recorded);
+    let keys = [fingerprint, submitted.map(|run| run.key_fingerprint.as_str())];
+    let (own, operators) = (subject.namespace(), subject.ctx.operator_namespace.as_str());
+    let webhooks = subject.ctx.webhooks();
+    let near = |w: &&GeminiWebhook| [Some(own), Some(operators)].contains(&w.metadata.namespace.as_deref());
+    let named = |w: &&GeminiWebhook| choice.name.is_none() || choice.name == w.metadata.name;
+    let candidates: Vec<&GeminiWebhook> =
+        webhooks.iter().filter_map(|w| w.0.as_ref().ok()).filter(near).filter(named).collect();
     let usable = candidates.iter().filter(|w| {
         w.status.as_ref().is_some_and(|s| {
             let key = s.key_fingerprint.as_deref();

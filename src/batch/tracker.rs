@@ -1,81 +1,55 @@
 //! The webhook that should tell the end of a batch's job, and what is done when it did not.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 
 use super::Subject;
 use super::memory::Found;
+use super::observe::tracking;
+use super::observed::Tracking;
 use super::pace::{Health, Signs, Verdict, health, interval, verdict};
 use super::plan::newest_run;
 use crate::api::GeminiWebhook;
-use crate::api::batch::{Submission, WebhookMode};
 use crate::api::condition::{is_true, webhook_type};
 use crate::api::webhook::RegistrationMode;
 use crate::controller::{Context, Next, Note, publish};
 use crate::gemini::Batch;
 
-/// A webhook out of the cache: one that can be read.
-#[derive(Clone)]
-pub struct Candidate(Arc<crate::controller::Guarded<GeminiWebhook>>);
-
-impl Candidate {
-    fn new(cached: Arc<crate::controller::Guarded<GeminiWebhook>>) -> Option<Self> {
-        cached.0.is_ok().then_some(Self(cached))
-    }
-
-    pub fn webhook(&self) -> Option<&GeminiWebhook> {
-        self.0.0.as_ref().ok()
-    }
-}
-
-/// Webhooks that may serve this batch, by their place and by its own choice.
-pub fn candidates(subject: &Subject<'_>) -> Vec<Candidate> {
-    let choice = &subject.batch.spec.webhook;
-    let places = [Some(subject.namespace()), Some(subject.ctx.operator_namespace.as_str())];
-    let is_one = |w: &GeminiWebhook| {
-        places.contains(&w.metadata.namespace.as_deref())
-            && (choice.name.is_none() || choice.name == w.metadata.name)
+/// The webhook that should tell. One that is not ready counts, too, if it could be: the batch may have relied on it until a
+/// moment ago. Nothing is read for it.
+fn tracker(subject: &Subject<'_>) -> Option<GeminiWebhook> {
+    let (ctx, spec) = (subject.ctx, &subject.batch.spec);
+    let today = ctx.credentials.last_fingerprint(subject.namespace(), &spec.api_key_secret_ref);
+    let named = match tracking(subject, today.as_deref()) {
+        Tracking::Static { webhook } => Some(webhook),
+        Tracking::NotReady(_) => None,
+        Tracking::SweepOnly(_) => return None,
     };
-    let all = subject.ctx.webhooks().into_iter().filter_map(Candidate::new);
-    all.filter(|candidate| candidate.webhook().is_some_and(is_one)).collect()
-}
-
-/// Fingerprints of the keys whose webhooks tell of this batch's job: that of the job, and the one of today. Whichever of
-/// the two the webhook was last seen with, it is of the project that the job's event comes from. In a rotation the webhook
-/// follows a little later.
-pub fn keys<'a>(subject: &'a Subject<'_>, today: Option<&'a str>) -> [Option<&'a str>; 2] {
-    let submitted = newest_run(&subject.batch).filter(|run| run.submission == Submission::Recorded);
-    [today, submitted.map(|run| run.key_fingerprint.as_str())]
-}
-
-/// The webhook that should tell, ready or not: one that was ready yesterday is what the batch relied on. Nothing is read
-/// for it.
-fn tracker(subject: &Subject<'_>) -> Option<Candidate> {
-    let spec = &subject.batch.spec;
-    if spec.webhook.mode == WebhookMode::None {
-        return None;
-    }
-    let today = subject.ctx.credentials.last_fingerprint(subject.namespace(), &spec.api_key_secret_ref);
-    let keys = keys(subject, today.as_deref());
-    let rank = |candidate: &Candidate| {
-        let webhook = candidate.webhook()?;
-        let status = webhook.status.as_ref()?;
-        let key = status.key_fingerprint.as_deref();
-        (webhook.spec.enabled && key.is_some() && keys.contains(&key)).then(|| {
-            let is_ready = is_true(&status.conditions, webhook_type::READY);
-            (!is_ready, webhook.namespace(), webhook.metadata.name.clone())
-        })
+    let submitted = newest_run(&subject.batch).map(|run| run.key_fingerprint.as_str());
+    let keys = [today.as_deref(), submitted];
+    let near = [Some(subject.namespace()), Some(ctx.operator_namespace.as_str())];
+    let is_it = |webhook: &GeminiWebhook| {
+        let full_name = format!("{}/{}", webhook.namespace().unwrap_or_default(), webhook.name_any());
+        if let Some(named) = &named {
+            return *named == full_name;
+        }
+        let key = webhook.status.as_ref().and_then(|status| status.key_fingerprint.as_deref());
+        webhook.spec.enabled
+            && key.is_some()
+            && keys.contains(&key)
+            && near.contains(&webhook.metadata.namespace.as_deref())
+            && (spec.webhook.name.is_none() || spec.webhook.name == webhook.metadata.name)
     };
-    let ranked = candidates(subject).into_iter().filter_map(|c| Some((rank(&c)?, c)));
-    ranked.min_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, candidate)| candidate)
+    let webhooks = ctx.webhooks();
+    let found = webhooks.iter().filter_map(|w| w.0.as_ref().ok()).filter(|w| is_it(w));
+    found.min_by_key(|w| (w.namespace(), w.name_any())).cloned()
 }
 
 /// How often the sweep passes for this batch.
-pub fn pace(subject: &Subject<'_>, now: Timestamp) -> std::time::Duration {
-    let tracker = tracker(subject);
-    let signs = tracker.as_ref().and_then(Candidate::webhook).map(|webhook| signs(subject.ctx, webhook));
+pub fn pace(subject: &Subject<'_>, now: Timestamp) -> Duration {
+    let signs = tracker(subject).map(|webhook| signs(subject.ctx, &webhook));
     interval(health(signs.as_ref(), &subject.ctx.timing, now), &subject.ctx.timing)
 }
 
@@ -96,8 +70,7 @@ fn signs(ctx: &Context, webhook: &GeminiWebhook) -> Signs {
 /// A sweep was the first to see the end of this job: who should have told it. Nobody, if there is no webhook that was
 /// registered by then and is told of such ends.
 pub fn found(subject: &Subject<'_>, job: &Batch, now: Timestamp) -> Option<Found> {
-    let tracker = tracker(subject)?;
-    let webhook = tracker.webhook()?;
+    let webhook = tracker(subject)?;
     let ended = job.end_time.unwrap_or(now);
     let event = format!("batch.{}", job.state.as_str().to_lowercase());
     let registered = webhook.status.as_ref().and_then(|s| s.registered_time.as_ref());
@@ -106,7 +79,7 @@ pub fn found(subject: &Subject<'_>, job: &Batch, now: Timestamp) -> Option<Found
         remote: job.name.clone(),
         ended,
         seen: now,
-        webhook: webhook.metadata.uid.clone().unwrap_or_default(),
+        webhook: webhook.metadata.uid.unwrap_or_default(),
     })
 }
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::objects::tickets;
-use crate::support::emulator::time;
+use crate::support::emulator::{Ledger, time};
 use crate::support::{Bed, BedOptions, PATIENCE, poll};
 use crate::waiting::{is_full, record};
 
@@ -101,22 +101,15 @@ fn polled(timing: &Timing) -> Duration {
     (Duration::from_secs(30) / timing.divisor).mul_f64(0.99)
 }
 
-/// How long after its end each of these jobs was looked at.
-async fn seen_after(bed: &Bed, remotes: &[String]) -> Vec<Duration> {
-    let ledger = bed.ledger().await;
-    let mut all: Vec<Duration> = vec![];
-    for remote in remotes {
-        let job = ledger.jobs().iter().find(|job| job["name"] == **remote).expect("it is in the ledger");
-        let ended = time(&job["end_time"]);
-        let looks = ledger.entries("requests").iter().filter(|entry| {
-            entry["call"] == "batches.get"
-                && entry["path"].as_str().is_some_and(|p| p.ends_with(remote.as_str()))
-        });
-        let look = looks.map(|entry| time(&entry["time"])).find(|at| *at >= ended);
-        all.push(between(ended, look.expect("it was looked at")));
-    }
-    all.sort_unstable();
-    all
+/// When a job ended, and when it was looked at after that.
+fn end_and_look(ledger: &Ledger, remote: &str) -> (Timestamp, Timestamp) {
+    let job = ledger.jobs().iter().find(|job| job["name"] == *remote).expect("it is in the ledger");
+    let ended = time(&job["end_time"]);
+    let looks = ledger.entries("requests").iter().filter(|entry| {
+        entry["call"] == "batches.get" && entry["path"].as_str().is_some_and(|path| path.ends_with(remote))
+    });
+    let look = looks.map(|entry| time(&entry["time"])).find(|at| *at >= ended);
+    (ended, look.expect("it was looked at"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,7 +129,14 @@ async fn with_every_delivery_lost_all_batches_complete_by_the_sweep() {
     let note = bed.wait_event("main", "DeliveryLost").await;
     assert!(note.contains(&remotes[0]), "{note}");
 
-    // Five listings within the time from one healthy sweep to the next: nobody slept on until then.
+    // Those that wait did not sleep until the next sweep of a healthy webhook.
+    let (_, look) = end_and_look(&bed.ledger().await, &remotes[0]);
+    let times = wait_listings(&bed, "woken", |all| all.iter().any(|at| *at > look)).await;
+    let next = times.partition_point(|at| *at <= look);
+    let gap = between(times[next - 1], times[next]);
+    assert!(gap < timing.sweep_tracked * 3 / 4, "{gap:?}: {times:?}");
+
+    // Five listings within the time from one healthy sweep to the next.
     let begun = Timestamp::now();
     let since = |all: &[Timestamp]| all.iter().copied().filter(|at| *at > begun).collect::<Vec<_>>();
     let times = since(&wait_listings(&bed, "more often", |all| since(all).len() >= 5).await);
@@ -156,7 +156,10 @@ async fn with_every_delivery_lost_all_batches_complete_by_the_sweep() {
         assert_eq!(batch.status.and_then(|s| s.last_event), None, "nobody told");
     }
     wait_rescues(&bed, last).await;
-    let seen = seen_after(&bed, &remotes[1..last]).await;
+    let ledger = bed.ledger().await;
+    let ends = remotes[1..last].iter().map(|remote| end_and_look(&ledger, remote));
+    let mut seen: Vec<Duration> = ends.map(|(ended, look)| between(ended, look)).collect();
+    seen.sort_unstable();
     let p99 = seen[(seen.len() * 99).div_ceil(100) - 1];
     told(&timing, &seen, p99);
     assert!(p99 <= size.p99, "p99 is {p99:?}, not {:?}: {seen:?}", size.p99);

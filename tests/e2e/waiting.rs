@@ -116,11 +116,14 @@ async fn waiting_costs_a_hundredth_of_polling_and_less() {
         let ratio = polls / sum.max(1);
         let line =
             format!("| {jobs} | {sum} ({named}) | {polls} | 1/{ratio} | 1/{wanted} | {written} | {read} |\n");
+        print!("{line}");
         table.push_str(&line);
         assert!(sum * wanted <= polls, "{jobs} jobs: {calls:?} are more than 1/{wanted} of {polls}");
         assert!(calls.contains_key("batches.list"), "the sweep did pass");
         assert!(!calls.contains_key("batches.get"), "no job by itself: {calls:?}");
-        assert_eq!((written, read), (0, 0), "{jobs} jobs: writes and reads in the cluster while they wait");
+        assert_eq!(written, 0, "{jobs} jobs: writes in the cluster while they wait");
+        // The last write of each wakes it once more, some of them within this hour; the sweeps read none.
+        assert!(read <= jobs, "{jobs} jobs: {read} reads in the cluster while they wait");
     }
     let head = "| waiting jobs | calls in an hour | polling | is | at most | writes in the cluster | reads of batches |\n\
                 |---|---|---|---|---|---|---|\n";

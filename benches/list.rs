@@ -1,6 +1,7 @@
 //! The API server's part in filling a cache, and nothing else of it: pages of a list, a watch in which nothing happens.
 //! It answers both sides alike, as fast as loopback takes it, so what is measured is the cache and not the server.
 
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -109,7 +110,9 @@ impl Shared {
             text.push_str(&piece[..piece.len() - mark.map_or(0, char::len_utf8)]);
             match mark {
                 Some(NAME) => text.push_str(&name(number)),
-                Some(UID) => text.push_str(&format!("{number:08x}-0000-4000-8000-000000000000")),
+                Some(UID) => {
+                    write!(text, "{number:08x}-0000-4000-8000-000000000000").expect("a String takes it");
+                }
                 Some(_) => text.push_str(&job(number)),
                 None => {}
             }

@@ -40,7 +40,7 @@ const FULL: Size = Size {
     turn: Duration::from_secs(3),
     rounds: 5,
     batches: 900,
-    verifications: 300_000,
+    verifications: 1_000_000,
     cached: [10_000, 50_000],
 };
 /// Shows that all of it works; its figures mean nothing.
@@ -48,7 +48,7 @@ const QUICK: Size = Size {
     turn: Duration::from_millis(300),
     rounds: 1,
     batches: 100,
-    verifications: 1_000,
+    verifications: 10_000,
     cached: [200, 1_000],
 };
 

@@ -36,6 +36,9 @@ pub struct Seen {
 /// Writes what was last delivered.
 pub struct Deliveries<P: Patch> {
     flights: Flights<DeliveryWriter<P>>,
+    /// The newest refusal of each webhook that no self-test is known to have waited for: a ping may be quicker than the
+    /// watch that tells of it.
+    untold: Mutex<HashMap<Arc<str>, (Rejection, Timestamp)>>,
 }
 
 /// The outcome of a report; `Ok` also if the webhook is gone, for then nobody asks.
@@ -43,7 +46,8 @@ pub type Reported = Landing<Result<(), PatchError>>;
 
 impl<P: Patch> Deliveries<P> {
     pub fn new(patch: Arc<P>, tasks: TaskTracker) -> Self {
-        Self { flights: Flights::new(DeliveryWriter { patch, known: Mutex::default() }, tasks) }
+        let writer = DeliveryWriter { patch, known: Mutex::default() };
+        Self { flights: Flights::new(writer, tasks), untold: Mutex::default() }
     }
 
     /// Reports a verified delivery if it is time. `Some` = a self-test may wait for this very report, so it must be
@@ -71,12 +75,16 @@ impl<P: Patch> Deliveries<P> {
 
     /// Reports a refused delivery while a self-test is outstanding: once for each reason.
     pub fn rejected(&self, route: &Route, reason: Rejection, now: Timestamp) {
-        let Some(sent) = route.ping_sent.filter(|sent| is_running(now, *sent)) else { return };
         let mut known = self.flights.writer().known();
         let last = newest(route, known.get(&route.uid)).unwrap_or_default();
-        let answered = last.time.as_ref().is_some_and(|time| time.0 > sent);
-        let told = last.rejected.as_ref().is_some_and(|r| r.reason == reason.as_str() && r.time.0 >= sent);
-        if answered || told {
+        let is_waited_for = |sent: &Timestamp| {
+            is_running(now, *sent) && last.time.as_ref().is_none_or(|time| time.0 <= *sent)
+        };
+        let Some(sent) = route.ping_sent.filter(is_waited_for) else {
+            self.untold().insert(route.uid.clone(), (reason, now));
+            return;
+        };
+        if last.rejected.as_ref().is_some_and(|r| r.reason == reason.as_str() && r.time.0 >= sent) {
             return;
         }
         let rejected =
@@ -87,6 +95,14 @@ impl<P: Patch> Deliveries<P> {
         drop(known);
         // Nobody waits for it: its sender gets his 401 anyway.
         drop(self.submit(route, report));
+    }
+
+    /// A webhook has changed. If a self-test has begun, what was refused since then is told now.
+    pub fn changed(&self, route: &Route) {
+        let Some((reason, at)) = self.untold().remove(&route.uid) else { return };
+        if route.ping_sent.is_some_and(|sent| sent.as_second() <= at.as_second()) {
+            self.rejected(route, reason, at);
+        }
     }
 
     /// Reports an authentic token that is for somebody else. No stranger can make one, and nobody documents to whom
@@ -112,6 +128,11 @@ impl<P: Patch> Deliveries<P> {
     /// A webhook is gone.
     pub fn forget(&self, webhook_uid: &str) {
         self.flights.writer().known().remove(webhook_uid);
+        self.untold().remove(webhook_uid);
+    }
+
+    fn untold(&self) -> MutexGuard<'_, HashMap<Arc<str>, (Rejection, Timestamp)>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn submit(&self, route: &Route, report: LastDelivery) -> Reported {

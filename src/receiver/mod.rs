@@ -51,10 +51,10 @@ use self::keys::Keyring;
 use self::metrics::{EarlyOutcome, Metrics};
 use self::patch::{KubePatch, Patch};
 use self::public_keys::PublicKeys;
-use self::routes::{Routes, SlimWebhook};
+use self::routes::{Route, Routes, SlimWebhook};
 use self::serve::{Bounds, Server};
 use self::signature::standard_v1::Key;
-use self::watch::follow;
+use self::watch::{Change, follow};
 use crate::api::keyring::KEYRING_SECRET;
 use crate::runtime::listen::{self, Announcement};
 use crate::runtime::readiness::Readiness;
@@ -243,9 +243,14 @@ fn watch_cluster<P: Patch>(
         spawn(tasks, "webhook watch", async move {
             let cut = |object: SlimWebhook| object.into_route(&operator_namespace);
             let apply = |change| {
+                let changed =
+                    if let Change::Applied(Route { uid, .. }) = &change { Some(uid.clone()) } else { None };
                 for uid in routes.apply(number, change, Timestamp::now()) {
                     handler.dedupe.forget(&uid);
                     handler.deliveries.forget(&uid);
+                }
+                if let Some(route) = changed.and_then(|uid| routes.get(&uid)) {
+                    handler.deliveries.changed(&route);
                 }
             };
             follow(api, watcher::Config::default(), "webhooks", gate, cut, apply).await;

@@ -17,6 +17,7 @@ use crate::receiver::watch::Change;
 use prometheus_client::registry::Registry;
 
 mod dynamic;
+mod self_test;
 mod slow;
 mod tutorial;
 
@@ -102,7 +103,9 @@ impl World {
 
     /// Takes over a webhook as it is now.
     fn webhook(&self, route: Route) {
+        let uid = route.uid.clone();
         self.handler.routes.apply(0, Change::Applied(route), (self.handler.clock)());
+        self.handler.deliveries.changed(&self.handler.routes.get(&uid).unwrap());
     }
 
     async fn deliver(&self, token: &str, id: &str, body: &str) -> u16 {
@@ -363,44 +366,6 @@ async fn nothing_is_judged_before_the_tables_are_there() {
     // Later gates, such as that of the shutdown, turn nobody away.
     let _shutdown = world.handler.readiness.gate("shutdown");
     assert_eq!(world.deliver("t-a", "m", SUCCEEDED).await, 204);
-}
-
-#[tokio::test]
-async fn a_self_test_is_reported_at_once_or_not_answered() {
-    let world = World::new();
-    let status = json!({
-        "lastPing": {"sentTime": "2026-08-20T20:10:20Z"},
-        "lastDelivery": {"time": "2026-08-20T20:10:00Z", "id": "before"},
-    });
-    world.webhook(webhook("a", "uid-a", "t-a", &status));
-
-    // A refused one is told once, and leaves the rest of the report in place.
-    for id in ["1", "2"] {
-        let tampered = signed("t-a", id, NOW, "{}").map(|_| Body::from("x"));
-        assert_eq!(world.send(tampered).await, 401);
-        world.settle().await;
-    }
-    let [refused] = &world.reports()[..] else { panic!("{:?}", world.reports()) };
-    assert_eq!(
-        (&refused["rejected"]["reason"], &refused["id"]),
-        (&json!("no_matching_signature"), &json!("before"))
-    );
-
-    world.patch.fail(Some(PatchError::Unavailable));
-    assert_eq!(world.deliver("t-a", "ping_1", "").await, 503);
-    world.patch.fail(None);
-    assert_eq!(world.deliver("t-a", "ping_1", "").await, 204);
-    let report = world.reports().pop().unwrap();
-    assert_eq!(
-        report,
-        json!({"time": "2026-08-20T20:10:25Z", "id": "ping_1", "type": "ping", "skewSeconds": 0,
-            "keyFingerprint": fingerprint(&NEW.into())})
-    );
-    // Answered: a second ping of the same second says nothing new, and events are reported once a minute again.
-    assert_eq!(world.deliver("t-a", "ping_2", "").await, 204);
-    assert_eq!(world.deliver("t-a", "msg_1", SUCCEEDED).await, 204);
-    world.settle().await;
-    assert_eq!(world.reports().len(), 2);
 }
 
 #[tokio::test]

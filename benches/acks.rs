@@ -34,6 +34,12 @@ async fn ours(
     (measured, writes / (measured.per_second * begin.elapsed().as_secs_f64()))
 }
 
+/// What an answer took of writes, and how many had none.
+fn costs(writes: f64, refused: usize) -> String {
+    let refused = if refused == 0 { String::new() } else { format!("; **{refused} asked to come again**") };
+    format!("{writes:.4} writes an answer{refused}")
+}
+
 /// Writes to batches that the receiver says it has made.
 async fn stored(replica: &Replica) -> f64 {
     const SERIES: &str =
@@ -88,8 +94,8 @@ pub async fn lines(world: &World<'_>, size: &Size) -> Vec<Line> {
         };
         let (a, b) = (&mine[0], &theirs[0]);
         if connections > 1 {
-            let figures =
-                format!("{:.0}/s and {:.0}/s; {writes:.2} writes an answer", a.per_second, b.per_second);
+            let costs = costs(writes, mine.iter().map(|one| one.refused).sum());
+            let figures = format!("{:.0}/s and {:.0}/s; {costs}", a.per_second, b.per_second);
             lines.push(line("a second", &|a, b| a.per_second / b.per_second, Wanted::AtLeast(0.9), figures));
         }
         let bar = if connections == 1 { 1.3 } else { 1.15 };
@@ -101,14 +107,15 @@ pub async fn lines(world: &World<'_>, size: &Size) -> Vec<Line> {
         lines.push(line("own CPU", &cpu, Wanted::AtMost(1.5), figures));
     }
     for (objects, bar) in [(size.batches, 0.95), (10, 10.0), (1, 300.0)] {
-        let (mut ratios, mut figures) = (Vec::new(), String::new());
+        let (mut ratios, mut figures, mut refused) = (Vec::new(), String::new(), 0);
         for round in 1..=size.rounds {
             progress(&format!("P4: {objects} objects, round {round} of {}", size.rounds));
             let (a, writes) = ours(&replica, size.turn, 64, objects, world.fresh.clone()).await;
             let b = bare(world, size.turn, 64, objects).await;
             ratios.push(a.per_second / b.per_second);
-            figures =
-                format!("{:.0}/s and {:.0}/s; {writes:.4} writes an answer", a.per_second, b.per_second);
+            refused += a.refused;
+            let costs = costs(writes, refused);
+            figures = format!("{:.0}/s and {:.0}/s; {costs}", a.per_second, b.per_second);
         }
         lines.push(Line {
             bar: "P4",

@@ -4,6 +4,8 @@
 pub mod forger;
 mod refused;
 
+use std::time::Duration;
+
 use gemini_operator::api::{GeminiBatch, GeminiWebhook, condition};
 use serde_json::{Value, json};
 
@@ -122,20 +124,21 @@ async fn a_batch_ends_by_a_delivery_with_a_jwt() {
     completes("dynamic-jwt", true, "DynamicJwt", "RSA").await;
 }
 
-/// Moves the emulator's clock, which its retries go by, until an event about this job is taken.
+/// Moves the emulator's clock, which its retries go by, until an event about this job is taken: an attempt every few
+/// seconds, its longest pause being an hour, and all of them within the day for which it tries.
 async fn retried_until_taken(bed: &Bed, job: &str) {
-    let taken = poll(PATIENCE, async || {
-        bed.emulator.advance_clock(60).await;
+    let mut pace = tokio::time::interval(Duration::from_secs(5));
+    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for _ in 0..22 {
+        pace.tick().await;
+        bed.emulator.advance_clock(3600).await;
         let ledger = bed.ledger().await;
-        let its: Vec<Value> = ledger
-            .deliveries("batch.succeeded")
-            .into_iter()
-            .filter(|delivery| delivery["batch"] == job)
-            .cloned()
-            .collect();
-        if its.iter().any(|delivery| delivery["outcome"] == "delivered") { Ok(()) } else { Err(its) }
-    });
-    taken.await.unwrap_or_else(|its| panic!("{job} was never told of: {its:#?}\n{}", bed.log_tails()));
+        let delivered = |delivery: &&Value| delivery["batch"] == job && delivery["outcome"] == "delivered";
+        if ledger.deliveries("batch.succeeded").iter().any(delivered) {
+            return;
+        }
+    }
+    panic!("{job} was never told of: {:?}\n{}", statuses(bed, job).await, bed.log_tails());
 }
 
 /// Statuses that the emulator got for its attempts to tell of this job.

@@ -140,7 +140,17 @@ impl Cluster {
         let crds = ["crd/geminibatches.gemini-operator.io", "crd/geminiwebhooks.gemini-operator.io"];
         let wait = ["wait", "--for=condition=Established", "--timeout=60s"];
         let said = kubectl.run(&[&wait[..], &crds[..]].concat()).await;
-        if said.ok { Ok(()) } else { Err(said.stderr) }
+        if !said.ok {
+            return Err(said.stderr);
+        }
+        // Established is not yet shown to everybody. This asks the API server and not kubectl's cache, and renews that one.
+        let shown = poll(super::PATIENCE, async || {
+            let ask = ["api-resources", "--api-group=gemini-operator.io", "--output=name"];
+            let said = kubectl.run(&ask).await;
+            let all = crds.iter().all(|crd| said.stdout.contains(crd.trim_start_matches("crd/")));
+            if all { Ok(()) } else { Err(said.stderr) }
+        });
+        shown.await.map_err(|problem| format!("the API server does not show our kinds: {problem}"))
     }
 
     /// A client with all rights; one for each test, as its connections belong to the test's runtime.

@@ -80,7 +80,7 @@ waiting: ## Calls in an hour for 10, 100 and 1 000 waiting jobs, and what lost d
 	@testenv/kubectl.sh > /dev/null
 	@WAITING=full WAITING_PAGE='$(CURDIR)/docs/benchmarks.md' cargo test --quiet --locked --profile model --test e2e -- \
 	  --nocapture --test-threads=1 waiting_costs_a_hundredth_of_polling_and_less \
-	  with_every_delivery_lost_all_batches_complete_by_the_sweep
+	  while_few_deliveries_are_lost_an_end_is_seen_at_once with_every_delivery_lost_all_batches_complete_by_the_sweep
 
 # A small one of each is part of `make test`. One after the other: each wants the machine for itself.
 .PHONY: load

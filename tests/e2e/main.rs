@@ -29,5 +29,6 @@ mod restore;
 mod sender;
 mod sweep;
 mod tenants;
+mod told;
 mod waiting;
 mod webhooks;

@@ -124,7 +124,7 @@ fn main() {
             }
         }
         if wanted("raw") {
-            lines.push(raw::line(&size));
+            lines.extend(raw::lines(&size));
         }
         if wanted("cache") {
             lines.extend(cache::lines(&size).await);

@@ -142,7 +142,9 @@ async fn strangers_do_not_disturb_honest_deliveries() {
     let calls = after.1.sequence().split_off(before.1.sequence().len());
     println!("calls of Gemini: {} looks", calls.len());
     assert!(calls.iter().all(|(call, _)| call == "batches.get"), "{calls:?}");
-    assert!(calls.len() <= BATCHES + 1, "one look for each job that was told of: {calls:?}");
+    // The jobs have not really ended, so that what was told is looked for again, after 30 s the first time.
+    let looks = BATCHES * (1 + usize::try_from(size.lasts.as_secs() / 30).unwrap()) + 1;
+    assert!(calls.len() <= looks, "more than {looks} looks for {BATCHES} jobs that were told of: {calls:?}");
     let p99 = seen.percentile(99);
     assert!(size.p99.is_none_or(|most| p99 <= most), "p99 is {p99:?}, not {:?}", size.p99);
 }

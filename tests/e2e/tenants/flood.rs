@@ -238,7 +238,8 @@ async fn a_neighbour_who_floods_starves_nobody() {
     }
     if is_large() {
         assert_eq!(seen.refused, [""; 0], "our deliveries that were not accepted at once");
-        assert!(count(&tally.news.refused) > 0 && count(&tally.early.taken) > 1_000, "{tally:?}");
+        let early = count(&tally.early.taken) + count(&tally.early.refused);
+        assert!(count(&tally.news.refused) > 0 && early > 1_000, "{tally:?}");
     }
     // On a machine that has no time for anybody, he is who comes off worse. In one line for both it would be equal.
     let (ours, theirs) = (seen.refused.len(), count(&tally.news.refused));

@@ -70,8 +70,9 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const WRITES_AT_ONCE: usize = 32;
 
 /// Of these, for the batches of one namespace: the API server works on all of them at once, and where it is slow, a flood
-/// of one namespace's would make each take longer than a sender waits. Half of them still ask for more than it can do.
-pub const WRITES_PER_NAMESPACE: usize = WRITES_AT_ONCE / 2;
+/// of one namespace's would make each take longer than a sender waits. A quarter is always free for the others. With half of
+/// them one namespace alone stored some tenth less.
+pub const WRITES_PER_NAMESPACE: usize = WRITES_AT_ONCE / 4 * 3;
 
 /// Deliveries of one webhook that are being stored at a time; who comes too many gets a 503. Each keeps a connection that is
 /// not closed for a newcomer, so that a webhook which is flooded, by its own sender even, leaves three quarters of the

@@ -32,11 +32,11 @@ async fn while_few_deliveries_are_lost_an_end_is_seen_at_once() {
     // An event has its job looked at once in so long; the look after the submission was one.
     let rested = poll(PATIENCE, async || {
         let ledger = bed.ledger().await;
-        let last = ledger.times("batches.get").into_iter().max().unwrap_or(Timestamp::MIN);
+        let look = ledger.times("batches.get").into_iter().max().unwrap_or(Timestamp::MIN);
         let now = time(&ledger.0["taken"]);
-        if between(last, now) > timing.look_spacing { Ok(()) } else { Err(last) }
+        if between(look, now) > timing.look_spacing { Ok(()) } else { Err(look) }
     });
-    rested.await.unwrap_or_else(|last| panic!("looked at all the time, last {last}\n{}", bed.log_tails()));
+    rested.await.unwrap_or_else(|look| panic!("looked at all the time, last {look}\n{}", bed.log_tails()));
 
     let mut pace = tokio::time::interval(Duration::from_millis(130));
     for remote in &remotes {

@@ -323,8 +323,13 @@ impl Room {
 
     /// A Secret with this API key; replaces one of the same name.
     pub async fn make_api_key_as(&self, name: &str, key: &str) {
+        self.make_secret(name, "apiKey", key).await;
+    }
+
+    /// A Secret with one entry.
+    pub async fn make_secret(&self, name: &str, entry: &str, value: &str) {
         let secret: Secret = from_json(json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"apiKey": key},
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {entry: value},
         }));
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let params = kube::api::PatchParams::apply("test").force();

@@ -13,8 +13,8 @@ use crate::support::audit::Request;
 use crate::support::cluster::from_json;
 use crate::support::{Bed, BedOptions, PATIENCE, RECEIVER, Replica, poll};
 
-/// The intruder's webhook is of this mode; whoever signs, he has the secret.
-const MODE: &str = "Static";
+/// The signing secret of the intruder's webhook, which is of mode External: he is whoever delivers there.
+const SECRET: &str = "whsec_bmVpZ2hib3VyLW5laWdoYm91ci1uZWlnaGJvdXI=";
 /// His API key, of a Google project of his own.
 const KEY: &str = "AIza-of-the-neighbour";
 /// Jobs of each batch that is made by hand, and the types of events: each of one with one is news.
@@ -49,10 +49,11 @@ impl Neighbours {
         // The intruder's is the older one: whatever goes by age is in his favour.
         bed.room.namespace.clone_from(&theirs);
         bed.make_api_key_as("gemini", KEY).await;
-        let intruder = registered(&bed, MODE).await;
+        bed.make_secret("signing", "secret", SECRET).await;
+        let intruder = ready(&bed, json!({"mode": "External", "signingSecret": {"name": "signing"}})).await;
         bed.room.namespace.clone_from(&ours);
         bed.make_api_key().await;
-        let honest = registered(&bed, "Static").await;
+        let honest = ready(&bed, json!({"mode": "Static"})).await;
         bed.kill_controller();
         let replica = bed.spawn_replica("plain").await;
         Self { bed, ours, honest, theirs, intruder, replica }
@@ -111,10 +112,12 @@ impl Neighbours {
     }
 }
 
-async fn registered(bed: &Bed, mode: &str) -> Sender {
+/// Whoever delivers to a webhook `main` of this kind.
+async fn ready(bed: &Bed, mut spec: Value) -> Sender {
+    spec["apiKeySecretRef"] = json!({"name": "gemini"});
+    spec["endpoint"] = json!({"url": "https://hooks.test"});
     let webhook = json!({
-        "apiVersion": "gemini-operator.io/v1alpha1", "kind": "GeminiWebhook", "metadata": {"name": "main"},
-        "spec": {"mode": mode, "apiKeySecretRef": {"name": "gemini"}, "endpoint": {"url": "https://hooks.test"}},
+        "apiVersion": "gemini-operator.io/v1alpha1", "kind": "GeminiWebhook", "metadata": {"name": "main"}, "spec": spec,
     });
     bed.apply(&webhook.to_string()).await;
     let ready = |webhook: &GeminiWebhook| {

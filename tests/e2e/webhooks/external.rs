@@ -6,15 +6,12 @@ use std::time::{Duration, Instant};
 use gemini_operator::api::GeminiWebhook;
 use gemini_operator::api::condition::{batch_type, webhook_type};
 use hmac::{Hmac, KeyInit, Mac};
-use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
-use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
 use super::{EVENTS, bed_with, call, condition, has_keyring_entry, is_ready, keyring, options};
 use crate::objects::tickets;
-use crate::support::cluster::from_json;
 use crate::support::{Bed, BedOptions, PATIENCE, PROJECT, RECEIVER, batch_condition, poll};
 
 const SECRET: &str = "the tutorial's secret, canary and long";
@@ -29,15 +26,6 @@ fn external(name: &str, signature: &str) -> Value {
             "mode": "External", "signature": signature, "signingSecret": {"name": name},
         },
     })
-}
-
-async fn put_secret(bed: &Bed, name: &str, secret: &str) {
-    let object: Secret = from_json(json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"secret": secret},
-    }));
-    let secrets: Api<Secret> = Api::namespaced(bed.client.clone(), &bed.namespace);
-    let params = PatchParams::apply("test").force();
-    secrets.patch(name, &params, &Patch::Apply(object)).await.expect("a Secret can be made");
 }
 
 async fn admin(bed: &Bed, path: &str, body: Value) -> Value {
@@ -81,7 +69,7 @@ async fn wait_reason(bed: &Bed, type_: &str, status: &str, reason: &str) -> Gemi
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tutorial_s_scheme_end_to_end() {
     let mut bed = bed_with("hook-tutorial", options(1, json!({}))).await;
-    put_secret(&bed, "main", SECRET).await;
+    bed.make_secret("main", "secret", SECRET).await;
     bed.apply(&external("main", "XGoogSignature").to_string()).await;
     let webhook = bed.wait_webhook("main", "ready", is_ready).await;
     for (type_, status, reason) in [
@@ -152,7 +140,7 @@ async fn a_changed_secret_is_in_force_within_a_minute() {
     let made = call(&bed, &key, "POST", "/v1beta/webhooks", Some(body)).await;
     let id = made["id"].as_str().expect("it is registered").to_owned();
     let first = made["new_signing_secret"].as_str().expect("its secret is shown").to_owned();
-    put_secret(&bed, "main", &first).await;
+    bed.make_secret("main", "secret", &first).await;
     bed.wait_webhook("main", "ready by itself", is_ready).await;
     bed.apply(&tickets("tickets", 1, "Static")).await;
     bed.wait_complete("tickets").await;
@@ -168,7 +156,7 @@ async fn a_changed_secret_is_in_force_within_a_minute() {
         admin(&bed, "deliveries", wish).await["status"].clone()
     };
     assert_eq!(hand(&second).await, 401);
-    put_secret(&bed, "main", &second).await;
+    bed.make_secret("main", "secret", &second).await;
     let begin = Instant::now();
     let accepted = poll(PATIENCE, async || match hand(&second).await {
         status if status == 204 => Ok(begin.elapsed()),
@@ -200,11 +188,12 @@ async fn a_bad_secret_is_told_and_the_last_good_one_stays() {
     let bed = bed_with("hook-bad-secret", BedOptions::default()).await;
     // The bytes of a key of another scheme, which a second webhook has.
     let shared = "0123456789abcdef0123456789abcdef";
-    put_secret(&bed, "other", &format!("whsec_{}", data_encoding::BASE64.encode(shared.as_bytes()))).await;
+    bed.make_secret("other", "secret", &format!("whsec_{}", data_encoding::BASE64.encode(shared.as_bytes())))
+        .await;
     bed.apply(&external("other", "StandardWebhooks").to_string()).await;
     bed.wait_webhook("other", "ready", is_ready).await;
 
-    put_secret(&bed, "main", "short").await;
+    bed.make_secret("main", "secret", "short").await;
     bed.apply(&external("main", "XGoogSignature").to_string()).await;
     let bad = wait_reason(&bed, webhook_type::SECRET_READY, "False", "InvalidSecret").await;
     assert_eq!(entry_of(&bed, &bad).await, Value::Null, "nothing of it is stored");
@@ -212,14 +201,14 @@ async fn a_bad_secret_is_told_and_the_last_good_one_stays() {
     let body = json!({"eventType": "batch.failed", "operation": "batches/foreign"}).to_string();
     assert_eq!(deliver(&bed, &url, SECRET, &body).await, 503, "its sender is to come again");
 
-    put_secret(&bed, "main", SECRET).await;
+    bed.make_secret("main", "secret", SECRET).await;
     let good = bed.wait_webhook("main", "ready", is_ready).await;
     for (secret, reason, words) in [
         ("", "InvalidSecret", "is empty"),
         (SIGNING, "InvalidSecret", "begins with whsec_"),
         (shared, "KeyReused", "another GeminiWebhook"),
     ] {
-        put_secret(&bed, "main", secret).await;
+        bed.make_secret("main", "secret", secret).await;
         let is_told = |webhook: &GeminiWebhook| {
             let ready = condition(webhook, webhook_type::SECRET_READY);
             ready.is_some_and(|c| c.status == "False" && c.reason == reason && c.message.contains(words))
@@ -236,7 +225,7 @@ async fn a_bad_secret_is_told_and_the_last_good_one_stays() {
     assert_eq!(deliver(&bed, &url, SECRET, &body).await, 204, "nor does it go with the Secret");
 
     // Another scheme, and so another secret: the entry follows.
-    put_secret(&bed, "main", SIGNING).await;
+    bed.make_secret("main", "secret", SIGNING).await;
     bed.apply(&external("main", "StandardWebhooks").to_string()).await;
     let moved = bed.wait_webhook("main", "of the other scheme", |webhook| {
         is_ready(webhook) && condition(webhook, webhook_type::REPLAYABLE_SIGNATURE).is_none()

@@ -132,6 +132,8 @@ async fn passes(subject: &mut Subject<'_>) -> Result<Next, Error> {
             return Ok(next);
         }
     }
+    // Nothing needs so many. Said, because whatever goes round in circles looks like silence from outside.
+    tracing::warn!(object = %subject.name(), passes = MAX_PASSES, "the batch comes to no rest; going on in a second");
     Ok(Next::After(Duration::from_secs(1)))
 }
 

@@ -398,10 +398,17 @@ fn listing(run: &Run, seen: &Observed, memory: &Memory, env: &Env<'_>) -> Option
     let last = run.listings.as_ref().and_then(|l| l.last_time.as_ref());
     let by_the_wall = last.is_none_or(|last| until(listing.started, last.0) >= spacing);
     let by_our_own = memory.doubt.as_ref().is_some_and(|d| env.uptime.saturating_sub(d.counted) >= spacing);
+    // A listing may be older than the look that closed the attempt, and shows a job that is adopted and closed by turns.
+    let is_known_lost =
+        |name: &str| memory.job.as_ref().is_some_and(|job| job.name == name && job.lost_input());
+    let mut jobs = listing.jobs.clone();
+    for job in &mut jobs {
+        job.lost_input |= is_known_lost(&job.name);
+    }
     Some(submit::Listing {
         after: since.saturating_sub(began_before_now),
         spaced: by_the_wall && by_our_own,
-        jobs: listing.jobs.clone(),
+        jobs,
     })
 }
 

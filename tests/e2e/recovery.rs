@@ -1,5 +1,6 @@
 //! Doubts on real parts: late requests, lost statuses, keys that change, two controllers. One paid job all the same.
 
+use gemini_operator::api::GeminiBatch;
 use gemini_operator_checker::Bounds;
 use serde_json::{Value, json};
 
@@ -175,9 +176,20 @@ async fn deleted_and_made_again_in_doubt_leaves_one_live_job() {
     bed.assert_invariants().await;
 }
 
+/// What was seen of a job before it is known to have failed.
+#[derive(Clone, Copy)]
+enum Seen {
+    /// It was pending, in a listing and then by itself.
+    LookedAt,
+    /// A listing, which is older than its failure.
+    Listed,
+    /// Nothing.
+    Nothing,
+}
+
 /// The fence deletes the input of a job that was there and only not listed yet, and had not begun. It does nothing then,
 /// and the batch does not end with it.
-async fn the_fence_takes_the_input_of_a_job(name: &str, is_shown_before_it_fails: bool) {
+async fn the_fence_takes_the_input_of_a_job(name: &str, seen: Seen) {
     let faults = json!({
         "rules": [
             {"match": {"call": "batches.create"}, "do": {"drop": "answer"}, "times": 1},
@@ -193,11 +205,7 @@ async fn the_fence_takes_the_input_of_a_job(name: &str, is_shown_before_it_fails
     })
     .await
     .expect("the fence deletes the input");
-    if is_shown_before_it_fails {
-        bed.emulator.set_faults(&json!({})).await;
-        bed.wait_condition("tickets", "Submitted", "True", "Adopted").await;
-        bed.emulator.release_jobs().await;
-    } else {
+    let fail = async || {
         bed.emulator.release_jobs().await;
         poll(PATIENCE, async || match bed.ledger().await.jobs()[0]["state"].as_str() {
             Some("BATCH_STATE_FAILED") => Ok(()),
@@ -205,7 +213,27 @@ async fn the_fence_takes_the_input_of_a_job(name: &str, is_shown_before_it_fails
         })
         .await
         .expect("the job does not find its input");
-        bed.emulator.set_faults(&json!({})).await;
+    };
+    let adopted = async || bed.wait_condition("tickets", "Submitted", "True", "Adopted").await;
+    match seen {
+        Seen::LookedAt => {
+            bed.emulator.set_faults(&json!({})).await;
+            adopted().await;
+            let has_looked = |batch: &GeminiBatch| batch.status.as_ref().unwrap().runs[0].state.is_some();
+            bed.wait_batch("tickets", "looked at", has_looked).await;
+            fail().await;
+        }
+        Seen::Listed => {
+            let refuse = json!({"rules": [{"match": {"call": "batches.get"}, "do": {"status": 503}}]});
+            bed.emulator.set_faults(&refuse).await;
+            adopted().await;
+            fail().await;
+            bed.emulator.set_faults(&json!({})).await;
+        }
+        Seen::Nothing => {
+            fail().await;
+            bed.emulator.set_faults(&json!({})).await;
+        }
     }
     let batch = bed.wait_complete("tickets").await;
     let status = batch.status.unwrap();
@@ -220,12 +248,17 @@ async fn the_fence_takes_the_input_of_a_job(name: &str, is_shown_before_it_fails
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_is_adopted_and_then_finds_no_input_is_followed_by_another() {
-    the_fence_takes_the_input_of_a_job("input-adopted", true).await;
+    the_fence_takes_the_input_of_a_job("input-adopted", Seen::LookedAt).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_listed_and_then_finds_no_input_is_followed_by_another() {
+    the_fence_takes_the_input_of_a_job("input-listed", Seen::Listed).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_has_found_no_input_when_it_shows_is_followed_by_another() {
-    the_fence_takes_the_input_of_a_job("input-failed", false).await;
+    the_fence_takes_the_input_of_a_job("input-failed", Seen::Nothing).await;
 }
 
 /// A listing that lags longer than it may: the job of the first attempt turns up when the second one is done. It is the one

@@ -10,8 +10,9 @@ use futures::{Stream, StreamExt, pin_mut};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource};
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use super::quiet::Throttle;
 use crate::runtime::readiness::Gate;
@@ -40,18 +41,11 @@ impl<T> Default for Lenient<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Lenient<T> {
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Lenient<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either<T> {
-            Good(T),
-            Bad(IgnoredAny),
-        }
-        Ok(match Either::deserialize(deserializer)? {
-            Either::Good(value) => Self(Some(value)),
-            Either::Bad(_) => Self(None),
-        })
+        // Its text and not serde's tree of it, which would ask for memory for each word of every status.
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        Ok(Self(serde_json::from_str(text.get()).ok()))
     }
 }
 

@@ -3,22 +3,24 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
+use axum::http::{HeaderValue, header};
 use kube::api::{Patch as Body, PatchParams};
-use kube::core::NamespaceResourceScope;
-use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
+use kube::core::Request;
+use kube::{Client, Resource};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::fair::Turns;
-use super::index::SlimBatch;
 use super::limits;
 use super::metrics::Metrics;
 use super::quiet::Throttle;
-use super::routes::SlimWebhook;
+use crate::api::{GeminiBatch, GeminiWebhook};
 
 /// Owner of our fields.
 const FIELD_MANAGER: &str = "gemini-operator/receiver";
+
+/// Kubernetes API concepts, "Retrieving metadata only".
+const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 /// So many answers "conflict" are met by another attempt, within the budget.
 const CONFLICTS: usize = 4;
@@ -37,6 +39,15 @@ pub struct Target {
 pub enum Kind {
     Batch,
     Webhook,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Batch => "GeminiBatch",
+            Self::Webhook => "GeminiWebhook",
+        }
+    }
 }
 
 /// Why nothing was stored.
@@ -86,18 +97,14 @@ impl Patch for KubePatch {
     async fn apply_status(&self, target: &Target, status: Value) -> Result<(), PatchError> {
         let _place = self.places.place(&target.namespace).await.ok_or(PatchError::Unavailable)?;
         let begun = Instant::now();
-        let (kind, patch) = match target.kind {
-            Kind::Batch => ("GeminiBatch", self.apply::<SlimBatch>(target, status).left_future()),
-            Kind::Webhook => ("GeminiWebhook", self.apply::<SlimWebhook>(target, status).right_future()),
-        };
-        let result = tokio::time::timeout(self.write_timeout, patch).await;
+        let result = tokio::time::timeout(self.write_timeout, self.apply(target, &status)).await;
         let result = result.unwrap_or(Err(PatchError::Unavailable));
         let outcome = match result {
             Ok(()) => "stored",
             Err(PatchError::Gone) => "gone",
             Err(PatchError::Unavailable) => "unavailable",
         };
-        self.metrics.patch(kind, outcome, begun.elapsed().as_secs_f64());
+        self.metrics.patch(target.kind.as_str(), outcome, begun.elapsed().as_secs_f64());
         result
     }
 }
@@ -113,27 +120,20 @@ impl KubePatch {
         }
     }
 
-    async fn apply<K>(&self, target: &Target, status: Value) -> Result<(), PatchError>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug,
-    {
-        let api: Api<K> = Api::namespaced(self.client.clone(), &target.namespace);
-        let body = json!({
-            "apiVersion": K::api_version(&()),
-            "kind": K::kind(&()),
+    async fn apply(&self, target: &Target, status: &Value) -> Result<(), PatchError> {
+        let body = Body::Apply(json!({
+            "apiVersion": GeminiBatch::api_version(&()),
+            "kind": target.kind.as_str(),
             // The uid says whom we mean, but on a status the API server (1.37) does not look at it: what came of it is
             // seen from the answer. A `resourceVersion` it would look at, at the price of a conflict with every write
             // of the controller; a stray hint costs less.
             "metadata": {"name": &*target.name, "namespace": &*target.namespace, "uid": &*target.uid},
             "status": status,
-        });
+        }));
         let mut params = PatchParams::apply(FIELD_MANAGER);
         for _ in 0..CONFLICTS {
-            match api.patch_status(&target.name, &params, &Body::Apply(&body)).await {
-                Ok(object) if object.meta().uid.as_deref() == Some(&*target.uid) => return Ok(()),
+            match self.send(target, &params, &body).await {
+                Ok(Written { metadata }) if metadata.uid == *target.uid => return Ok(()),
                 Ok(_) => {
                     tracing::warn!(
                         "a status was written to a newer object of the same name; it has no job of that name"
@@ -157,6 +157,33 @@ impl KubePatch {
         }
         Err(PatchError::Unavailable)
     }
+}
+
+impl KubePatch {
+    /// The answer is asked for without spec and status: an object as it stands is some kilobytes, which the API server
+    /// would write and we would read for every delivery, and its uid is all that is looked at.
+    async fn send(&self, target: &Target, params: &PatchParams, body: &Body<Value>) -> kube::Result<Written> {
+        let namespace = Some(&*target.namespace);
+        let path = match target.kind {
+            Kind::Batch => GeminiBatch::url_path(&(), namespace),
+            Kind::Webhook => GeminiWebhook::url_path(&(), namespace),
+        };
+        let request = Request::new(path).patch_subresource("status", &target.name, params, body);
+        let mut request = request.map_err(kube::Error::BuildRequest)?;
+        request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(METADATA_ONLY));
+        self.client.request(request).await
+    }
+}
+
+/// An object that was written, as far as it is looked at.
+#[derive(Deserialize)]
+struct Written {
+    metadata: WrittenMeta,
+}
+
+#[derive(Deserialize)]
+struct WrittenMeta {
+    uid: String,
 }
 
 fn is_field_conflict(status: &kube::core::Status) -> bool {

@@ -33,7 +33,8 @@ impl tower::Service<Request<KubeBody>> for Server {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let body = serde_json::from_slice(&body.collect_bytes().await.unwrap()).unwrap();
-            let media_type = parts.headers["content-type"].to_str().unwrap().to_owned();
+            let types = ["content-type", "accept"].map(|name| parts.headers[name].to_str().unwrap());
+            let media_type = types.join(", for ");
             requests.lock().unwrap().push((format!("{} {}", parts.method, parts.uri), media_type, body));
             let answer = answers.lock().unwrap().pop_front();
             let Some((code, answer)) = answer else { return std::future::pending().await };
@@ -58,7 +59,7 @@ fn status(code: u16, reason: &str, causes: &Value) -> (u16, Value) {
 fn object() -> (u16, Value) {
     (
         200,
-        json!({"metadata": {"name": "x", "namespace": "a", "uid": "uid-x"}, "spec": {}, "status": {"runs": "?"}}),
+        json!({"kind": "PartialObjectMetadata", "metadata": {"name": "x", "namespace": "a", "uid": "uid-x"}}),
     )
 }
 
@@ -84,7 +85,8 @@ async fn wire_form() {
         let [(line, media_type, body)] = &requests[..] else { panic!("{requests:?}") };
         let path = format!("/apis/gemini-operator.io/v1alpha1/namespaces/a/{plural}/x/status");
         assert_eq!(line, &format!("PATCH {path}?&fieldManager=gemini-operator%2Freceiver"));
-        assert_eq!(media_type, "application/apply-patch+yaml");
+        let metadata = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+        assert_eq!(media_type, &format!("application/apply-patch+yaml, for {metadata}"));
         let wanted = json!({
             "apiVersion": "gemini-operator.io/v1alpha1", "kind": name,
             "metadata": {"name": "x", "namespace": "a", "uid": "uid-x"},

@@ -3,6 +3,7 @@
 
 pub mod forger;
 mod refused;
+mod rotated;
 
 use std::time::Duration;
 
@@ -25,15 +26,19 @@ pub async fn bed_with(name: &str, options: BedOptions) -> Bed {
 
 /// The GeminiWebhook `dynamic`, when it is ready.
 pub async fn make_webhook(bed: &Bed, signature: &str) -> GeminiWebhook {
+    make_webhook_as(bed, "dynamic", signature).await
+}
+
+async fn make_webhook_as(bed: &Bed, name: &str, signature: &str) -> GeminiWebhook {
     let webhook = json!({
-        "apiVersion": "gemini-operator.io/v1alpha1", "kind": "GeminiWebhook", "metadata": {"name": "dynamic"},
+        "apiVersion": "gemini-operator.io/v1alpha1", "kind": "GeminiWebhook", "metadata": {"name": name},
         "spec": {
             "apiKeySecretRef": {"name": "gemini"}, "endpoint": {"url": "https://hooks.test"},
             "mode": "Dynamic", "signature": signature,
         },
     });
     bed.apply(&webhook.to_string()).await;
-    bed.wait_webhook("dynamic", "Ready", |webhook| {
+    bed.wait_webhook(name, "Ready", |webhook| {
         let conditions = webhook.status.as_ref().map_or(&[][..], |s| &s.conditions);
         condition::is_true(conditions, condition::webhook_type::READY)
     })
@@ -71,6 +76,18 @@ async fn ended_by_event(bed: &Bed, name: &str, url: &str) -> GeminiBatch {
     batch
 }
 
+/// The name of the key that proved the webhook's first delivery.
+async fn first_fingerprint(bed: &Bed, name: &str) -> String {
+    let reported = bed
+        .wait_webhook(name, "told of a delivery", |webhook| {
+            webhook.status.as_ref().is_some_and(|status| status.last_delivery.is_some())
+        })
+        .await;
+    let delivery = reported.status.unwrap().last_delivery.unwrap();
+    assert_eq!(delivery.type_.as_deref(), Some("batch.succeeded"));
+    delivery.key_fingerprint.expect("a key proved it")
+}
+
 /// Thumbprints (RFC 7638) of the keys of this kind in the emulator's document, made by what the document says.
 async fn thumbprints(bed: &Bed, kty: &str) -> Vec<String> {
     use sha2::{Digest, Sha256};
@@ -102,14 +119,7 @@ async fn completes(name: &str, jwt: bool, signature: &str, kty: &str) {
     let fetched = bed.metric("gemini_operator_receiver_jwks_fetches_total{outcome=\"fetched\"}").await;
     assert_eq!(fetched, Some(1.0));
 
-    let reported = bed
-        .wait_webhook("dynamic", "told of a delivery", |webhook| {
-            webhook.status.as_ref().is_some_and(|status| status.last_delivery.is_some())
-        })
-        .await;
-    let delivery = reported.status.unwrap().last_delivery.unwrap();
-    assert_eq!(delivery.type_.as_deref(), Some("batch.succeeded"));
-    let fingerprint = delivery.key_fingerprint.unwrap();
+    let fingerprint = first_fingerprint(&bed, "dynamic").await;
     assert!(thumbprints(&bed, kty).await.contains(&fingerprint), "{fingerprint}");
     bed.assert_invariants().await;
 }
@@ -155,33 +165,6 @@ async fn first_answer(bed: &Bed, name: &str) -> (String, u64) {
     let answered = poll(PATIENCE, async || statuses(bed, &job).await.first().copied().ok_or(()));
     let status = answered.await.unwrap_or_else(|()| panic!("{job} was not told of\n{}", bed.log_tails()));
     (job, status)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn keys_that_replace_all_others_are_found_by_one_call() {
-    let bed = bed_with("dynamic-rotated", options(false, json!({}))).await;
-    let webhook = make_webhook(&bed, "DynamicV1a").await;
-    bed.apply(&tickets("before", 1, "Dynamic")).await;
-    ended_by_event(&bed, "before", &url_of(&webhook)).await;
-    let old = thumbprints(&bed, "OKP").await;
-    for _ in &old {
-        bed.emulator.rotate_keys().await;
-    }
-    let new = thumbprints(&bed, "OKP").await;
-    assert!(new.iter().all(|key| !old.contains(key)), "{old:?} {new:?}");
-    // The test's own looks at the document are calls too.
-    let looked = bed.ledger().await.calls("jwks.get");
-
-    bed.apply(&tickets("after", 1, "Dynamic")).await;
-    let (job, status) = first_answer(&bed, "after").await;
-    // Less than a minute after the first call there is none, unless this machine took so long.
-    assert!([204, 401].contains(&status), "{status}");
-    retried_until_taken(&bed, &job).await;
-    ended_by_event(&bed, "after", &url_of(&webhook)).await;
-    let statuses = statuses(&bed, &job).await;
-    assert!(statuses.iter().all(|status| [204, 401].contains(status)), "{statuses:?}");
-    assert_eq!(bed.ledger().await.calls("jwks.get"), looked + 1);
-    bed.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@ use crate::clock::{SECOND, rfc3339};
 use crate::faults::{FinalState, JobError, Plan};
 use crate::http::Reply;
 use crate::jobs::{self, Input, Job, Output};
+use crate::jwks::Signature;
 use crate::matcher::Faults;
 use crate::run::LedgerRow;
 use crate::sender::Sent;
@@ -26,11 +27,11 @@ pub async fn handle(app: &Arc<App>, method: &Method, path: &str, query: &Query, 
         ("GET", ["rows"]) => Ok(rows(app, query)),
         ("GET", ["state"]) => Ok(state(app)),
         ("GET", ["faults"]) => Ok(app.state().faults.show()),
-        ("PUT", ["faults"]) => Plan::parse(body).map(|plan| {
+        ("PUT", ["faults"]) => plan(app, body).map(|plan| {
             app.state().faults = Faults::new(plan, app.settings.seed);
             app.state().faults.show()
         }),
-        ("POST", ["faults"]) => Plan::parse(body).map(|plan| {
+        ("POST", ["faults"]) => plan(app, body).map(|plan| {
             app.state().faults.append(plan);
             app.state().faults.show()
         }),
@@ -53,7 +54,7 @@ pub async fn handle(app: &Arc<App>, method: &Method, path: &str, query: &Query, 
         ("POST", ["senders", id]) => senders::change(app, id, body),
         ("DELETE", ["senders", id]) => senders::remove(app, id),
         ("POST", ["deliveries"]) => deliver(app, body).await,
-        ("POST", ["jwks", "rotate"]) => app.keys.rotate().map(|()| app.keys.document()),
+        ("POST", ["jwks", "rotate"]) => rotate(app, body),
         _ => {
             return Reply::json(
                 404,
@@ -74,6 +75,23 @@ pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
 
 fn parameter<'a>(query: &'a Query, name: &str) -> Option<&'a str> {
     query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+fn plan(app: &App, body: &[u8]) -> Result<Plan, String> {
+    let plan = Plan::parse(body)?;
+    app.keys.check(&plan).map(|()| plan)
+}
+
+fn rotate(app: &App, body: &[u8]) -> Result<Value, String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Wish {
+        /// Which kind of keys; else the usual one.
+        #[serde(default)]
+        signature: Option<Signature>,
+    }
+    let wish: Wish = parse(body)?;
+    app.keys.rotate(wish.signature).map(|()| app.keys.document())
 }
 
 /// Accepts `abc`, and `batches/abc` with its slash escaped or not.

@@ -111,7 +111,7 @@ async fn deliver(app: Arc<App>, delivery: Delivery) {
 /// The address and the keys as they are now; None: nobody wants it any more.
 fn destination(app: &App, delivery: &Delivery, fault: Option<&DeliveryFault>) -> Option<(String, Signing)> {
     match &delivery.target {
-        Target::Dynamic(uri) => Some((uri.clone(), Signing::Dynamic)),
+        Target::Dynamic(uri) => Some((uri.clone(), Signing::Dynamic(fault.and_then(|fault| fault.dynamic)))),
         Target::Sender(id) => {
             let state = app.state();
             let sender = state.senders.get(id)?;

@@ -6,6 +6,7 @@ use crate::calls::Call;
 use crate::clock::{MILLI, Nanos};
 use crate::digest::unit;
 use crate::errors::Form;
+use crate::jwks::Signature;
 use crate::rows::Outcome;
 
 /// A whole plan. Unknown fields are errors everywhere: a misspelt fault that never fires proves nothing.
@@ -269,6 +270,8 @@ pub enum Forgery {
     Stale,
     /// Correctly signed, in ten minutes.
     Future,
+    /// Of a dynamic delivery: by the key that left the JWKS last. Of others: as `secret`.
+    Retired,
 }
 
 /// With which secrets an event is signed while several are alive.
@@ -305,6 +308,9 @@ pub struct DeliveryFault {
     pub unreachable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sign: Option<SignWith>,
+    /// Of a dynamic delivery: this kind of signature, not the usual one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dynamic: Option<Signature>,
     /// This body instead; signed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,

@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 use gemini_emulator::clock::parse_duration;
 use gemini_emulator::deliveries::Sender;
 use gemini_emulator::faults::Plan;
-use gemini_emulator::jwks::Keys;
+use gemini_emulator::jwks::{Keys, Signature, rsa_key};
 use gemini_emulator::sender::Resolve;
 use gemini_emulator::state::{App, Settings, default_project};
 use gemini_emulator::{jobs, server};
@@ -37,14 +37,6 @@ struct Cli {
 enum Command {
     /// Serve the API until the process is told to end.
     Serve(Serve),
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Dynamic {
-    /// Ed25519, as live deliveries were reported.
-    V1a,
-    /// RS256 JWT, as documented.
-    Jwt,
 }
 
 #[derive(clap::Args)]
@@ -81,11 +73,12 @@ struct Serve {
     #[arg(long, default_value = "5s", value_parser = parse_duration)]
     job_time: Duration,
     /// What deliveries to a job's own addresses are signed with.
-    #[arg(long, value_enum, default_value_t = Dynamic::V1a)]
-    dynamic_signature: Dynamic,
-    /// PEM RSA private key for `--dynamic-signature jwt`.
-    #[arg(long, value_name = "FILE", required_if_eq("dynamic_signature", "jwt"))]
-    jwt_key: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t = Signature::V1a)]
+    dynamic_signature: Signature,
+    /// PEM RSA private key for JWTs; may be given several times: the first signs, each of the others is there for one
+    /// rotation.
+    #[arg(long = "jwt-key", value_name = "FILE", required_if_eq("dynamic_signature", "jwt"))]
+    jwt_keys: Vec<PathBuf>,
     /// Divides the delays between the attempts of a delivery.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     retry_scale: u32,
@@ -165,11 +158,12 @@ async fn serve(options: Serve) -> Result<(), String> {
     let scheme = if settings.tls { "https" } else { "http" };
     let (listener, address) =
         server::bind(options.listen).await.map_err(|error| cannot_listen(options.listen, &error))?;
-    let jwt_key = match (options.dynamic_signature, &options.jwt_key) {
-        (Dynamic::Jwt, Some(path)) => Some(private_key("--jwt-key", path)?),
-        _ => None,
-    };
-    let keys = Keys::generate(jwt_key.as_ref().map(PrivateKeyDer::secret_der))?;
+    let rsa = options.jwt_keys.iter().map(|path| {
+        let key = private_key("--jwt-key", path)?;
+        rsa_key(key.secret_der()).map_err(|error| format!("--jwt-key {}: {error}", path.display()))
+    });
+    let keys = Keys::new(options.dynamic_signature, rsa.collect::<Result<_, _>>()?)?;
+    keys.check(&plan)?;
     let app = Arc::new(App::new(settings, sender, keys, plan));
     tokio::spawn(jobs::scheduler(Arc::clone(&app)));
     let ready = json!({"address": address.to_string(), "url": format!("{scheme}://{address}"), "seed": seed});

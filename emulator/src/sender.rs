@@ -9,7 +9,7 @@ use ring::hmac;
 use crate::clock::{SECOND, real};
 use crate::deliveries::forged_offset;
 use crate::faults::Forgery;
-use crate::jwks::Keys;
+use crate::jwks::{Keys, Signature};
 
 /// An endpoint has so long to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,8 +47,8 @@ impl FromStr for Resolve {
 pub enum Signing {
     /// Keys of a static webhook.
     Static(Vec<[u8; 32]>),
-    /// The keys of the JWKS.
-    Dynamic,
+    /// The keys of the JWKS, and the kind that is not the usual one.
+    Dynamic(Option<Signature>),
     /// A secret that somebody has thought of, over the body alone.
     XGoog(Vec<u8>),
 }
@@ -184,9 +184,12 @@ fn signature(parcel: &Parcel, url: &str, timestamp: i64, keys: &Keys) -> Option<
     let other = [0x5a; 32];
     let signature = match (parcel.forge, &parcel.signing) {
         (Some(Forgery::Unsigned), _) => return None,
-        (Some(Forgery::Secret), Signing::XGoog(_)) => x_goog(&other, &parcel.body),
-        (Some(Forgery::Secret), _) => static_signature(&[other], content.as_bytes()),
-        (_, Signing::Dynamic) => keys.sign(url, content.as_bytes()),
+        (Some(Forgery::Retired), Signing::Dynamic(asked)) => {
+            keys.sign(*asked, true, url, content.as_bytes())?
+        }
+        (Some(Forgery::Secret | Forgery::Retired), Signing::XGoog(_)) => x_goog(&other, &parcel.body),
+        (Some(Forgery::Secret | Forgery::Retired), _) => static_signature(&[other], content.as_bytes()),
+        (_, Signing::Dynamic(asked)) => keys.sign(*asked, false, url, content.as_bytes())?,
         (_, Signing::Static(keys)) => static_signature(keys, content.as_bytes()),
         (_, Signing::XGoog(secret)) => x_goog(secret, &parcel.body),
     };

@@ -20,6 +20,7 @@ mod status;
 mod turns;
 mod unreadable;
 mod wakes;
+mod work;
 
 pub use context::{Context, Memories};
 pub use credentials::{Credentials, Found, KeyCache};

@@ -1,22 +1,19 @@
 //! The controller process: both controllers, the admin port, and an orderly end.
 
 use std::collections::HashSet;
-use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
 use futures::future::select_all;
-use futures::{Stream, StreamExt, stream};
-use kube::runtime::controller::{Action, Config as ControllerConfig, applier};
+use kube::runtime::WatchStreamExt;
 use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector;
 use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{self, ObjectRef};
-use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
-use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,24 +23,20 @@ use super::error::Error;
 use super::gate::Gates;
 use super::identity::{self, IDENTITY_SECRET};
 use super::listings::Listings;
-use super::metrics::{Metrics, ReconcileLabels};
+use super::metrics::Metrics;
 use super::orphans;
 use super::rescues::Rescues;
-use super::turns::in_turn;
 use super::unreadable::Guarded;
-use super::wakes::{has_fallen, is_open, woken};
+use super::wakes::has_fallen;
+use super::work::{watch_config, work};
 use crate::api::{GeminiBatch, GeminiWebhook};
-use crate::gemini::Gemini;
+use crate::gemini::{self, Gemini};
 use crate::runtime::listen::{self, Announcement, announce};
 use crate::runtime::readiness::Readiness;
-use crate::runtime::relist::{News, relisted};
+use crate::runtime::relist::relisted;
 use crate::runtime::{admin, kube_client, readiness};
 use crate::submit::Timing;
-use crate::{batch, gemini, webhook};
 
-/// A watch that is quiet for this long is made anew: some load balancers forget idle connections sooner than kube's
-/// own bound of 295 s.
-const WATCH_SECONDS: u32 = 200;
 /// What the terminationGracePeriodSeconds of the chart leaves for a POST and its record.
 const DRAIN: Duration = Duration::from_secs(85);
 
@@ -174,13 +167,13 @@ pub async fn run(
     let webhook_controllers = select_all(
         apis::<GeminiWebhook>(&client, &places.of_webhooks)
             .into_iter()
-            .map(|api| Box::pin(run_webhooks(api, Arc::clone(&ctx)))),
+            .map(|api| Box::pin(work(api, Arc::clone(&ctx), None))),
     );
     let batch_controllers = select_all(
         apis::<GeminiBatch>(&client, &places.of_batches)
             .into_iter()
             .zip(batch_gates)
-            .map(|(api, gate)| Box::pin(run_batches(api, Arc::clone(&ctx), gate))),
+            .map(|(api, gate)| Box::pin(work(api, Arc::clone(&ctx), Some(gate)))),
     );
     let orphans = orphans::run(Arc::clone(&ctx), places.of_batches.clone());
     let result = tokio::select! {
@@ -259,142 +252,6 @@ where
         return vec![Api::all(client.clone())];
     }
     namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
-}
-
-fn watch_config() -> watcher::Config {
-    watcher::Config::default().timeout(WATCH_SECONDS)
-}
-
-async fn run_batches(api: Api<Guarded<GeminiBatch>>, ctx: Arc<Context>, gate: readiness::Gate) {
-    let (store, writer) = reflector::store();
-    let seen = store.clone();
-    let ready = async move {
-        if seen.wait_until_ready().await.is_ok() {
-            gate.done();
-        }
-    };
-    let work = applier(
-        in_turn(store.clone(), batch::reconcile),
-        |object: Arc<Guarded<GeminiBatch>>, error, ctx: Arc<Context>| {
-            let uid = object.0.as_ref().ok().and_then(|b| b.metadata.uid.clone()).unwrap_or_default();
-            let failures = ctx.batch_memory.update(&uid, |m| {
-                m.failures = m.failures.saturating_add(1);
-                m.failures
-            });
-            retry(&ctx, error, failures)
-        },
-        Arc::clone(&ctx),
-        store.clone(),
-        stream::select(
-            queue(api, writer, ctx.timing.relist),
-            woken(ctx.rescues.for_batches(), store, is_open),
-        ),
-        ControllerConfig::default(),
-    )
-    .for_each(|result| {
-        report(&ctx, "GeminiBatch", &result);
-        futures::future::ready(())
-    });
-    tokio::join!(ready, work);
-}
-
-async fn run_webhooks(api: Api<Guarded<GeminiWebhook>>, ctx: Arc<Context>) {
-    let (store, writer) = reflector::store();
-    let rescued = Arc::clone(&ctx);
-    let is_rescued = move |webhook: &GeminiWebhook| {
-        webhook.metadata.uid.as_deref().is_some_and(|uid| rescued.rescues.last(uid).is_some())
-    };
-    applier(
-        in_turn(store.clone(), webhook::reconcile),
-        |object: Arc<Guarded<GeminiWebhook>>, error, ctx: Arc<Context>| {
-            let uid = object.0.as_ref().ok().and_then(|w| w.metadata.uid.clone()).unwrap_or_default();
-            let failures = ctx.webhook_memory.update(&uid, |m| {
-                m.failures = m.failures.saturating_add(1);
-                m.failures
-            });
-            retry(&ctx, error, failures)
-        },
-        Arc::clone(&ctx),
-        store.clone(),
-        stream::select(
-            queue(api, writer, ctx.timing.relist),
-            woken(ctx.rescues.for_webhooks(), store, is_rescued),
-        ),
-        ControllerConfig::default(),
-    )
-    .for_each(|result| {
-        report(&ctx, "GeminiWebhook", &result);
-        futures::future::ready(())
-    })
-    .await;
-}
-
-/// The objects that are to be reconciled, as a watch and its lists name them; `writer` has them by then.
-fn queue<K>(
-    api: Api<Guarded<K>>,
-    writer: Writer<Guarded<K>>,
-    relist: Duration,
-) -> impl Stream<Item = watcher::Result<ObjectRef<Guarded<K>>>> + Send
-where
-    Guarded<K>: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-{
-    let mut news = News::default();
-    relisted(api, watch_config(), relist).default_backoff().reflect(writer).flat_map(move |event| {
-        stream::iter(match event {
-            Ok(event) => news.of(&event).into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error)],
-        })
-    })
-}
-
-/// Pause before the next try: at once after a conflict, else doubling, and never sooner than the other side asks.
-fn retry(ctx: &Context, error: &Error, failures: u32) -> Action {
-    if matches!(error, Error::Conflict) {
-        return Action::requeue(Duration::from_millis(100));
-    }
-    let longest = match error {
-        Error::Kube(_) => ctx.timing.kube_retry_max,
-        _ => ctx.timing.retry_max,
-    };
-    let own = Timing::pause(ctx.timing.retry, longest, failures.saturating_sub(1));
-    // Spread by a fifth, so that a hundred batches do not come back in one second.
-    let spread = u32::from(getrandom::u32().unwrap_or_default().to_le_bytes()[0]);
-    let jittered = own.mul_f64(0.9 + 0.2 * f64::from(spread) / 255.0);
-    Action::requeue(error.retry_after().map_or(jittered, |asked| asked.max(jittered)))
-}
-
-type Finished<K> =
-    Result<(ObjectRef<Guarded<K>>, Action), kube::runtime::controller::Error<Error, watcher::Error>>;
-
-/// The one place that logs and counts what became of a reconcile.
-fn report<K>(ctx: &Context, kind: &'static str, result: &Finished<K>)
-where
-    K: kube::Resource<DynamicType = ()>,
-{
-    use kube::runtime::controller::Error as Controlled;
-    let outcome = match result {
-        Ok(_) => "Succeeded",
-        Err(Controlled::ReconcilerFailed(error, object)) => {
-            let text = error.to_string();
-            if matches!(error, Error::Conflict) {
-                tracing::debug!(kind, %object, error = text, "reconcile again");
-            } else {
-                tracing::warn!(kind, %object, error = text, category = error.category(), "reconcile failed");
-            }
-            error.category()
-        }
-        // The object went between the event and the reconcile.
-        Err(Controlled::ObjectNotFound(_)) => "Gone",
-        Err(Controlled::QueueError(error)) => {
-            tracing::warn!(kind, %error, "watch failed; it is made anew");
-            "WatchFailed"
-        }
-        Err(Controlled::RunnerError(error)) => {
-            tracing::error!(kind, %error, "runner failed");
-            "RunnerFailed"
-        }
-    };
-    ctx.metrics.reconciles.get_or_create(&ReconcileLabels { kind, outcome }).inc();
 }
 
 #[cfg(test)]

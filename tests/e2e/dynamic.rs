@@ -3,6 +3,7 @@
 
 pub mod forger;
 mod refused;
+mod rotated;
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use gemini_operator::api::{GeminiBatch, GeminiWebhook, condition};
 use serde_json::{Value, json};
 
 use crate::objects::tickets;
+use crate::support::emulator::Ledger;
 use crate::support::{Bed, BedOptions, PATIENCE, batch_condition, poll};
 
 /// Undivided windows: what is told here is told by events.
@@ -25,15 +27,19 @@ pub async fn bed_with(name: &str, options: BedOptions) -> Bed {
 
 /// The GeminiWebhook `dynamic`, when it is ready.
 pub async fn make_webhook(bed: &Bed, signature: &str) -> GeminiWebhook {
+    make_webhook_as(bed, "dynamic", signature).await
+}
+
+async fn make_webhook_as(bed: &Bed, name: &str, signature: &str) -> GeminiWebhook {
     let webhook = json!({
-        "apiVersion": "gemini-operator.io/v1alpha1", "kind": "GeminiWebhook", "metadata": {"name": "dynamic"},
+        "apiVersion": "gemini-operator.io/v1alpha1", "kind": "GeminiWebhook", "metadata": {"name": name},
         "spec": {
             "apiKeySecretRef": {"name": "gemini"}, "endpoint": {"url": "https://hooks.test"},
             "mode": "Dynamic", "signature": signature,
         },
     });
     bed.apply(&webhook.to_string()).await;
-    bed.wait_webhook("dynamic", "Ready", |webhook| {
+    bed.wait_webhook(name, "Ready", |webhook| {
         let conditions = webhook.status.as_ref().map_or(&[][..], |s| &s.conditions);
         condition::is_true(conditions, condition::webhook_type::READY)
     })
@@ -47,6 +53,11 @@ fn url_of(webhook: &GeminiWebhook) -> String {
 fn job_of(batch: &GeminiBatch) -> String {
     let run = batch.status.as_ref().and_then(|status| status.runs.last());
     run.and_then(|run| run.remote_name.clone()).expect("it has a job")
+}
+
+/// Attempts to tell of this job's success.
+fn of_job<'a>(ledger: &'a Ledger, job: &'a str) -> impl Iterator<Item = &'a Value> {
+    ledger.deliveries("batch.succeeded").into_iter().filter(move |delivery| delivery["batch"] == job)
 }
 
 /// The batch ended, and an event at this address said so.
@@ -63,12 +74,28 @@ async fn ended_by_event(bed: &Bed, name: &str, url: &str) -> GeminiBatch {
     );
     let event = status.last_event.as_ref().expect("there was an event");
     assert_eq!(event.remote_name, job_of(&batch));
-    let ledger = bed.ledger().await;
-    let deliveries = ledger.deliveries("batch.succeeded");
-    let its: Vec<_> = deliveries.iter().filter(|delivery| delivery["batch"] == event.remote_name).collect();
+    // What was stored in time may have been answered too late: then the sender's next attempt is the one that counts.
+    let told = poll(PATIENCE, async || match bed.ledger().await {
+        ledger if of_job(&ledger, &event.remote_name).any(|one| one["outcome"] == "delivered") => Ok(ledger),
+        ledger => Err(ledger),
+    });
+    let ledger = told.await.unwrap_or_else(|ledger| ledger);
+    let its: Vec<_> = of_job(&ledger, &event.remote_name).collect();
     assert!(its.iter().all(|delivery| delivery["url"] == url && delivery["webhook"].is_null()), "{its:#?}");
     assert_eq!(its.iter().filter(|delivery| delivery["outcome"] == "delivered").count(), 1, "{its:#?}");
     batch
+}
+
+/// The name of the key that proved the webhook's first delivery.
+async fn first_fingerprint(bed: &Bed, name: &str) -> String {
+    let reported = bed
+        .wait_webhook(name, "told of a delivery", |webhook| {
+            webhook.status.as_ref().is_some_and(|status| status.last_delivery.is_some())
+        })
+        .await;
+    let delivery = reported.status.unwrap().last_delivery.unwrap();
+    assert_eq!(delivery.type_.as_deref(), Some("batch.succeeded"));
+    delivery.key_fingerprint.expect("a key proved it")
 }
 
 /// Thumbprints (RFC 7638) of the keys of this kind in the emulator's document, made by what the document says.
@@ -89,7 +116,7 @@ async fn completes(name: &str, jwt: bool, signature: &str, kty: &str) {
     // A registered webhook beside it, of the same project: it is not told.
     bed.make_webhook().await;
     let webhook = make_webhook(&bed, signature).await;
-    let asked = |ledger: &crate::support::emulator::Ledger| ledger.calls("jwks.get");
+    let asked = |ledger: &Ledger| ledger.calls("jwks.get");
     assert_eq!(asked(&bed.ledger().await), 0, "no delivery asked for keys yet");
     bed.apply(&tickets("tickets", 3, "Dynamic")).await;
     ended_by_event(&bed, "tickets", &url_of(&webhook)).await;
@@ -102,14 +129,7 @@ async fn completes(name: &str, jwt: bool, signature: &str, kty: &str) {
     let fetched = bed.metric("gemini_operator_receiver_jwks_fetches_total{outcome=\"fetched\"}").await;
     assert_eq!(fetched, Some(1.0));
 
-    let reported = bed
-        .wait_webhook("dynamic", "told of a delivery", |webhook| {
-            webhook.status.as_ref().is_some_and(|status| status.last_delivery.is_some())
-        })
-        .await;
-    let delivery = reported.status.unwrap().last_delivery.unwrap();
-    assert_eq!(delivery.type_.as_deref(), Some("batch.succeeded"));
-    let fingerprint = delivery.key_fingerprint.unwrap();
+    let fingerprint = first_fingerprint(&bed, "dynamic").await;
     assert!(thumbprints(&bed, kty).await.contains(&fingerprint), "{fingerprint}");
     bed.assert_invariants().await;
 }
@@ -132,9 +152,7 @@ async fn retried_until_taken(bed: &Bed, job: &str) {
     for _ in 0..22 {
         pace.tick().await;
         bed.emulator.advance_clock(3600).await;
-        let ledger = bed.ledger().await;
-        let delivered = |delivery: &&Value| delivery["batch"] == job && delivery["outcome"] == "delivered";
-        if ledger.deliveries("batch.succeeded").iter().any(delivered) {
+        if of_job(&bed.ledger().await, job).any(|delivery| delivery["outcome"] == "delivered") {
             return;
         }
     }
@@ -143,9 +161,7 @@ async fn retried_until_taken(bed: &Bed, job: &str) {
 
 /// Statuses that the emulator got for its attempts to tell of this job.
 async fn statuses(bed: &Bed, job: &str) -> Vec<u64> {
-    let ledger = bed.ledger().await;
-    let deliveries = ledger.deliveries("batch.succeeded").into_iter();
-    deliveries.filter(|delivery| delivery["batch"] == job).filter_map(|d| d["status"].as_u64()).collect()
+    of_job(&bed.ledger().await, job).filter_map(|delivery| delivery["status"].as_u64()).collect()
 }
 
 /// Waits for the first answer to an attempt to tell of the batch's job.
@@ -155,33 +171,6 @@ async fn first_answer(bed: &Bed, name: &str) -> (String, u64) {
     let answered = poll(PATIENCE, async || statuses(bed, &job).await.first().copied().ok_or(()));
     let status = answered.await.unwrap_or_else(|()| panic!("{job} was not told of\n{}", bed.log_tails()));
     (job, status)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn keys_that_replace_all_others_are_found_by_one_call() {
-    let bed = bed_with("dynamic-rotated", options(false, json!({}))).await;
-    let webhook = make_webhook(&bed, "DynamicV1a").await;
-    bed.apply(&tickets("before", 1, "Dynamic")).await;
-    ended_by_event(&bed, "before", &url_of(&webhook)).await;
-    let old = thumbprints(&bed, "OKP").await;
-    for _ in &old {
-        bed.emulator.rotate_keys().await;
-    }
-    let new = thumbprints(&bed, "OKP").await;
-    assert!(new.iter().all(|key| !old.contains(key)), "{old:?} {new:?}");
-    // The test's own looks at the document are calls too.
-    let looked = bed.ledger().await.calls("jwks.get");
-
-    bed.apply(&tickets("after", 1, "Dynamic")).await;
-    let (job, status) = first_answer(&bed, "after").await;
-    // Less than a minute after the first call there is none, unless this machine took so long.
-    assert!([204, 401].contains(&status), "{status}");
-    retried_until_taken(&bed, &job).await;
-    ended_by_event(&bed, "after", &url_of(&webhook)).await;
-    let statuses = statuses(&bed, &job).await;
-    assert!(statuses.iter().all(|status| [204, 401].contains(status)), "{statuses:?}");
-    assert_eq!(bed.ledger().await.calls("jwks.get"), looked + 1);
-    bed.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

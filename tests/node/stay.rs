@@ -70,7 +70,7 @@ impl Stay {
             faults: Some(faults),
             project: bed::PROJECT,
             more_api_keys: &[],
-            jwt_key: None,
+            jwt: false,
         };
         let emulator = Emulator::start(&dir, &options).await;
         let place = installed.place(&client, &dir);

@@ -135,7 +135,6 @@ impl Bed {
         let authority = tls::Authority::new();
         let certificate = authority.issue(&dir, HOOKS_HOST);
         let front = Front::open().await;
-        let jwt_key = options.jwt.then(|| tls::rsa_key(&dir));
         let emulator = Emulator::start(
             &dir,
             &EmulatorOptions {
@@ -148,7 +147,7 @@ impl Bed {
                 faults: options.faults.as_ref(),
                 project: PROJECT,
                 more_api_keys: &options.more_api_keys,
-                jwt_key: jwt_key.as_deref(),
+                jwt: options.jwt,
             },
         )
         .await;

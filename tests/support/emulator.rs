@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::process::{Process, command};
-use super::tls::Certificate;
+use super::tls::{self, Certificate};
 use super::{PATIENCE, poll, tools};
 
 /// How an emulator is started.
@@ -27,8 +27,8 @@ pub struct EmulatorOptions<'a> {
     pub project: &'a str,
     /// More keys, each with its project.
     pub more_api_keys: &'a [(String, String)],
-    /// Deliveries to a job's own address are JWTs by this RSA key; without it, they have Ed25519 signatures.
-    pub jwt_key: Option<&'a Path>,
+    /// Deliveries to a job's own address are JWTs, and have no Ed25519 signatures.
+    pub jwt: bool,
 }
 
 /// A running emulator.
@@ -54,8 +54,10 @@ impl Emulator {
         for (key, project) in options.more_api_keys {
             command.args(["--api-key", &format!("{key}={project}")]);
         }
-        if let Some(key) = options.jwt_key {
-            command.args(["--dynamic-signature", "jwt", "--jwt-key"]).arg(key);
+        // In its document there are keys of both kinds, whichever sign.
+        command.args(["--dynamic-signature", if options.jwt { "jwt" } else { "v1a" }]);
+        for key in tls::rsa_keys(dir) {
+            command.arg("--jwt-key").arg(key);
         }
         let mut http = reqwest::Client::builder().no_proxy();
         if let Some(tls) = options.tls {
@@ -140,9 +142,9 @@ impl Emulator {
         format!("{}/.well-known/jwks.json", self.url)
     }
 
-    /// The oldest Ed25519 key goes, and a new one signs.
-    pub async fn rotate_keys(&self) -> Value {
-        self.admin("POST", "jwks/rotate", Some(&json!({}))).await
+    /// The oldest key of this kind of signatures (`v1a`, `jwt`) goes, and a new one signs.
+    pub async fn rotate_keys(&self, signature: &str) -> Value {
+        self.admin("POST", "jwks/rotate", Some(&json!({ "signature": signature }))).await
     }
 
     /// Returns when the fault plan holds this many calls.

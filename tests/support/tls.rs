@@ -49,13 +49,19 @@ impl Authority {
 /// The RSA key of the tests, as PKCS#8: nothing here makes such keys.
 pub const RSA_KEY: &[u8] = include_bytes!("../../src/receiver/signature/testdata/rsa_key_of_tests.pk8");
 
-/// The same as a PEM file.
-pub fn rsa_key(dir: &Path) -> PathBuf {
-    let path = dir.join("jwt.key");
-    let text = data_encoding::BASE64.encode(RSA_KEY);
-    let pem = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
-    fs::write(&path, pem).expect("the bed's folder is writable");
-    path
+/// The one that follows it when keys are rotated.
+const NEXT_RSA_KEY: &[u8] =
+    include_bytes!("../../src/receiver/signature/testdata/rsa_second_key_of_tests.pk8");
+
+/// Both as PEM files.
+pub fn rsa_keys(dir: &Path) -> [PathBuf; 2] {
+    [("jwt.key", RSA_KEY), ("next-jwt.key", NEXT_RSA_KEY)].map(|(name, key)| {
+        let path = dir.join(name);
+        let text = data_encoding::BASE64.encode(key);
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
+        fs::write(&path, pem).expect("the bed's folder is writable");
+        path
+    })
 }
 
 /// A certificate of an authority that signs nothing else.

@@ -31,6 +31,9 @@ fn wrong_usage_exits_with_2() {
     assert!(refused(&["serve", "--dynamic-signature", "jwt"]).contains("--jwt-key"));
     let jwt = ["serve", "--listen", "127.0.0.1:0", "--dynamic-signature", "jwt", "--jwt-key", "/nonexistent"];
     assert!(refused(&jwt).contains("--jwt-key /nonexistent: "));
+    std::fs::write(&plan, r#"{"deliveries":[{"do":{"dynamic":"jwt"}}]}"#).unwrap();
+    let asked = ["serve", "--listen", "127.0.0.1:0", "--faults", plan.to_str().unwrap()];
+    assert!(refused(&asked).contains("--jwt-key"));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     assert!(refused(&["serve", "--listen", &address]).contains(&format!("--listen {address}: ")));

@@ -8,7 +8,7 @@ use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{Emulator, Endpoint, provider, until};
+use crate::support::{Emulator, Endpoint, Received, provider, until};
 
 const PLAIN: &[&str] = &["--allow-http-webhooks", "--job-time", "0", "--retry-scale", "100"];
 
@@ -254,25 +254,38 @@ async fn a_jobs_own_addresses_replace_the_registered_ones() {
     assert_eq!(emulator.upload("files/in", &crate::support::jsonl(&["a"])).await.0, 200);
     let hook = json!({"uris": [own.url()], "user_metadata": {"crd_uid": "8d2f", "nested": {"a": 1}}});
     let batch = json!({"batch": {"inputConfig": {"fileName": "files/in"}, "webhookConfig": hook}});
-    emulator.post("/v1/models/gemini-3.8-flash:batchGenerateContent", batch).await;
+    let create = "/v1/models/gemini-3.8-flash:batchGenerateContent";
+    emulator.post(create, batch.clone()).await;
     let received = own.wait(1).await;
     assert_eq!(received[0].json()["user_metadata"], json!({"crd_uid": "8d2f", "nested": {"a": 1}}));
-    let signature = received[0].header("webhook-signature").strip_prefix("v1a,").unwrap().to_owned();
-    let signature = data_encoding::BASE64.decode(signature.as_bytes()).unwrap();
     let (_, set) = emulator.get("/.well-known/jwks.json").await;
-    let good = |set: &Value| {
+    let good = |set: &Value, delivery: &Received| {
+        let signature = delivery.header("webhook-signature").strip_prefix("v1a,").unwrap().to_owned();
+        let signature = data_encoding::BASE64.decode(signature.as_bytes()).unwrap();
         set["keys"].as_array().unwrap().iter().any(|key| {
             assert_eq!((&key["kty"], &key["crv"], key.get("kid")), (&json!("OKP"), &json!("Ed25519"), None));
             let x = data_encoding::BASE64URL_NOPAD.decode(key["x"].as_str().unwrap().as_bytes()).unwrap();
             let key = ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, x);
-            key.verify(&received[0].content(), &signature).is_ok()
+            key.verify(&delivery.content(), &signature).is_ok()
         })
     };
-    assert!(good(&set));
+    assert!(good(&set, &received[0]));
+    let retired = json!({"deliveries": [{"do": {"forge": "retired"}}]});
+    emulator.faults(retired).await;
+    emulator.post(create, batch.clone()).await;
+    assert_eq!(own.wait(2).await[1].header("webhook-signature"), "", "no key has gone yet");
     for _ in 0..3 {
         emulator.admin(Method::POST, "jwks/rotate", json!({})).await;
     }
-    assert!(!good(&emulator.get("/.well-known/jwks.json").await.1));
+    let (_, fresh) = emulator.get("/.well-known/jwks.json").await;
+    assert!(!good(&fresh, &received[0]));
+    emulator.post(create, batch.clone()).await;
+    let retired = &own.wait(3).await[2];
+    assert!(good(&set, retired) && !good(&fresh, retired));
+    let impossible = json!({"deliveries": [{"do": {}}, {"do": {"dynamic": "jwt"}}]});
+    let (status, answer) = emulator.call(Method::PUT, "/_emulator/faults", Some(impossible)).await;
+    assert_eq!(status, 400);
+    assert!(answer["error"].as_str().unwrap().contains("deliveries[1]: dynamic: jwt"), "{answer}");
     assert!(registered.received().is_empty());
 }
 

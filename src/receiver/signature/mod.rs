@@ -7,6 +7,7 @@ pub mod dynamic_jwt;
 pub mod dynamic_v1a;
 mod headers;
 pub mod jwks;
+mod mac;
 mod shape;
 pub mod standard_v1;
 pub mod x_goog;

@@ -3,33 +3,18 @@
 //! Our own verifier, because the published one renders the numbers again before it hashes them, takes an empty key,
 //! refuses bodies that are not UTF-8, and can be made to panic. Here the raw header bytes go into the MAC.
 
-use std::fmt;
-
 use data_encoding::{BASE64, BASE64_NOPAD};
-use hmac::digest::{CtOutput, Output};
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
 
 use super::headers::Standard;
+use super::mac::{Code, Keyed};
 use super::{Rejection, Verdict};
-
-type HmacSha256 = Hmac<Sha256>;
 
 /// Characters of 32 bytes in base64.
 const ENCODED: usize = 44;
 
 /// A signing secret, ready for use.
-#[derive(Clone)]
-pub struct Key {
-    /// The MAC with the key already in it: its bytes are not kept.
-    mac: HmacSha256,
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Key").finish_non_exhaustive()
-    }
-}
+#[derive(Clone, Debug)]
+pub struct Key(pub(super) Keyed);
 
 impl Key {
     /// Reads a secret as the provider shows it: `whsec_` and base64. Prefix and padding may be missing, and one
@@ -44,23 +29,12 @@ impl Key {
         if bytes.is_empty() {
             return Err(Rejection::EmptySecret);
         }
-        Self::from_bytes(&bytes)
-    }
-
-    /// Whether a key of another scheme signs as this one does. The bytes are not kept, but two keys that make the same
-    /// code of one text are the same, also where HMAC fills up or shortens them.
-    pub(super) fn is(&self, other: &HmacSha256) -> bool {
-        let code = |mac: &HmacSha256| mac.clone().chain_update(b"the same key?").finalize();
-        code(&self.mac) == code(other)
+        Keyed::new(&bytes).map(Self)
     }
 
     /// A key that nobody has, for the work on routes that nobody has.
     pub fn dummy() -> Result<Self, Rejection> {
-        Self::from_bytes(b"no route has this key: its verdict is never used")
-    }
-
-    fn from_bytes(bytes: &[u8]) -> Result<Self, Rejection> {
-        HmacSha256::new_from_slice(bytes).map(|mac| Self { mac }).map_err(|_| Rejection::NoUsableKey)
+        Keyed::new(b"no route has this key: its verdict is never used").map(Self)
     }
 }
 
@@ -82,14 +56,10 @@ pub fn verify<'a>(
 
     let mut found = None;
     for (number, key) in keys.iter().enumerate() {
-        let mut mac = key.mac.clone();
-        for part in delivery.signed(body) {
-            mac.update(part);
-        }
-        let expected = mac.finalize();
+        let expected = key.0.code(delivery.signed(body));
         let mut matched = false;
         for signature in delivery.entries().filter_map(parse_signature) {
-            // `CtOutput` compares in constant time; `|` does not stop early.
+            // A `Code` compares in constant time; `|` does not stop early.
             matched |= expected == signature;
         }
         if matched && found.is_none() {
@@ -104,13 +74,13 @@ pub fn verify<'a>(
 
 /// A `v1` entry of the list. Entries of other versions and malformed ones are skipped: the format allows a sender to add
 /// versions that we do not know.
-fn parse_signature(entry: &[u8]) -> Option<CtOutput<HmacSha256>> {
+fn parse_signature(entry: &[u8]) -> Option<Code> {
     let text = entry.strip_prefix(b"v1,").filter(|text| text.len() == ENCODED)?;
     // In place: to ask for memory takes as long as to decode. The decoder wants three bytes for each four characters.
     let mut bytes = [0; ENCODED / 4 * 3];
     let length = BASE64.decode_mut(text, &mut bytes).ok()?;
     let bytes = <[u8; 32]>::try_from(bytes.get(..length)?).ok()?;
-    Some(CtOutput::new(Output::<HmacSha256>::from(bytes)))
+    Some(Keyed::claimed(bytes))
 }
 
 #[cfg(test)]

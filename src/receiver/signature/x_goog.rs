@@ -4,33 +4,18 @@
 //! It has neither id nor time, so that a delivery that was overheard is good for ever: its event may be no more than a
 //! hint, and a route has this scheme only because its owner asked for it.
 
-use std::fmt;
-
 use data_encoding::HEXLOWER;
-use hmac::digest::{CtOutput, Output};
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
 
 use super::headers::Found;
+use super::mac::{Code, Keyed};
 use super::{Rejection, standard_v1};
-
-type HmacSha256 = Hmac<Sha256>;
 
 /// Shortest secret: what people type is weaker than it is long, and what they overhear they can try at leisure.
 pub const MIN_SECRET: usize = 32;
 
 /// The user's secret, ready for use.
-#[derive(Clone)]
-pub struct Key {
-    /// The MAC with the key already in it: its bytes are not kept.
-    mac: HmacSha256,
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Key").finish_non_exhaustive()
-    }
-}
+#[derive(Clone, Debug)]
+pub struct Key(Keyed);
 
 impl Key {
     /// Reads a secret: its bytes are the key. One newline at the end is not part of it.
@@ -43,15 +28,15 @@ impl Key {
         if secret.is_empty() {
             return Err(Rejection::EmptySecret);
         }
-        let mac = HmacSha256::new_from_slice(secret).map_err(|_| Rejection::NoUsableKey)?;
+        let key = Keyed::new(secret)?;
         // The text of a signing secret as a key is not yet the key itself, but whoever sets it means that one.
-        if secret.starts_with(b"whsec_") || signing_keys.iter().any(|key| key.is(&mac)) {
+        if secret.starts_with(b"whsec_") || signing_keys.iter().any(|other| other.0.is(&key)) {
             return Err(Rejection::KeyReused);
         }
         if secret.len() < MIN_SECRET {
             return Err(Rejection::NoUsableKey);
         }
-        Ok(Self { mac })
+        Ok(Self(key))
     }
 }
 
@@ -69,8 +54,8 @@ pub fn verify<'a>(
     }
     let mut found = None;
     for (number, key) in keys.iter().enumerate() {
-        // `CtOutput` compares in constant time.
-        let matched = key.mac.clone().chain_update(body).finalize() == signature;
+        // A `Code` compares in constant time.
+        let matched = key.0.code([body]) == signature;
         if matched && found.is_none() {
             found = Some(number);
         }
@@ -79,10 +64,10 @@ pub fn verify<'a>(
 }
 
 /// 64 digits, in the one form that the tutorial's sender writes.
-fn parse_signature(text: &[u8]) -> Result<CtOutput<HmacSha256>, Rejection> {
+fn parse_signature(text: &[u8]) -> Result<Code, Rejection> {
     let bytes = HEXLOWER.decode(text).map_err(|_| Rejection::Malformed)?;
     let bytes = <[u8; 32]>::try_from(bytes).map_err(|_| Rejection::Malformed)?;
-    Ok(CtOutput::new(Output::<HmacSha256>::from(bytes)))
+    Ok(Keyed::claimed(bytes))
 }
 
 #[cfg(test)]

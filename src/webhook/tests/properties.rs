@@ -55,14 +55,18 @@ fn any_webhook() -> impl Strategy<Value = GeminiWebhook> {
     )
 }
 
-fn any_seen() -> impl Strategy<Value = Observed> {
-    let credentials = prop_oneof![
+/// What may be known of the API key.
+pub(super) fn any_credentials() -> impl Strategy<Value = Option<Credentials>> {
+    prop_oneof![
         Just(None),
         Just(Some(Credentials::Ready { fingerprint: KEY.into() })),
         Just(Some(Credentials::Ready { fingerprint: "other".into() })),
         Just(Some(Credentials::NotFound("m".into()))),
         Just(Some(Credentials::Refused("m".into()))),
-    ];
+    ]
+}
+
+fn any_seen() -> impl Strategy<Value = Observed> {
     let stored = prop_oneof![
         Just(None),
         Just(usual().stored),
@@ -81,7 +85,7 @@ fn any_seen() -> impl Strategy<Value = Observed> {
         Just(WebhookState::DisabledDueToFailedDeliveries),
         Just(WebhookState::Unknown("new".into())),
     ];
-    (credentials, stored, found, state, any::<bool>()).prop_map(
+    (any_credentials(), stored, found, state, any::<bool>()).prop_map(
         |(credentials, stored, found, state, drifted)| {
             // Whoever lists sees the one that he knows.
             let shown = found.as_ref().is_some_and(|found| found.iter().any(|id| id == ID));

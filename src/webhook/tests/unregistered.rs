@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::super::signing::{Offer, Problem};
 use super::super::unregistered::{Observed, Plan, Signing, Step, plan};
+use super::properties::any_credentials;
 use super::*;
 
 fn of_mode(mode: &str, signature: &str) -> GeminiWebhook {
@@ -259,13 +260,6 @@ fn the_scheme_may_change() {
 }
 
 fn any_seen() -> impl Strategy<Value = Observed> {
-    let credentials = prop_oneof![
-        Just(None),
-        Just(Some(Credentials::Ready { fingerprint: KEY.into() })),
-        Just(Some(Credentials::Ready { fingerprint: "other".into() })),
-        Just(Some(Credentials::NotFound("m".into()))),
-        Just(Some(Credentials::Refused("m".into()))),
-    ];
     let offer = prop_oneof![
         Just(Offer::Stored),
         Just(Offer::New),
@@ -277,7 +271,8 @@ fn any_seen() -> impl Strategy<Value = Observed> {
         let held = held || offer == Offer::Stored;
         Signing { offer, held }
     });
-    (credentials, signing).prop_map(|(credentials, signing)| Observed { credentials, signing: Some(signing) })
+    (any_credentials(), signing)
+        .prop_map(|(credentials, signing)| Observed { credentials, signing: Some(signing) })
 }
 
 fn any_webhook() -> impl Strategy<Value = GeminiWebhook> {

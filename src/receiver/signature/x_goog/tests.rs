@@ -1,12 +1,15 @@
 //! The rules beyond the vectors.
 
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
 use super::super::headers::X_GOOG_SIGNATURE;
 use super::*;
 
 const SECRET: &[u8] = b"article-shared-secret-0123456789";
 
 fn sign(secret: &[u8], body: &[u8]) -> String {
-    let mac = HmacSha256::new_from_slice(secret).unwrap();
+    let mac = Hmac::<Sha256>::new_from_slice(secret).unwrap();
     HEXLOWER.encode(&mac.chain_update(body).finalize().into_bytes())
 }
 

@@ -216,7 +216,7 @@ pub async fn room_with(name: &str, faults: Value, more_api_keys: Vec<(String, St
     bed
 }
 
-fn logs(room: &Room) -> String {
+pub fn logs(room: &Room) -> String {
     room.tail_of("first") + &room.tail_of("second")
 }
 

@@ -130,7 +130,9 @@ async fn adopt(
     let rotated = ctx.gemini.rotate_webhook(key, id, Revocation::Immediately);
     let secret = around(Point::Recover, rotated).await.map_err(|e| look_again(ctx, webhook, e))?;
     let known = webhook.status.as_ref().is_some_and(|s| s.id.as_deref() == Some(id));
-    around(Point::Replace, keep(ctx, &before, webhook, id, secret)).await?;
+    let kept = around(Point::Replace, keep(ctx, &before, webhook, id, secret)).await;
+    kept.map_err(|e| overtaken(ctx, &uid, e))?;
+    ctx.webhook_memory.update(&uid, |m| m.overtaken = false);
     prune(ctx, key, twins).await?;
     let remote = ctx.gemini.get_webhook(key, id).await?;
     draft.set(webhook_type::SECRET_READY, Is::True, if known { "Recovered" } else { "Stored" }, "");
@@ -167,8 +169,9 @@ async fn rotate(
     let secret = around(Point::Rotate, rotated).await.map_err(|e| look_again(ctx, webhook, e))?;
     let now = Timestamp::now();
     let entry = rotation::entry(before.entry(), entry(webhook, id, secret, now), revocation, now);
-    around(Point::Store, keyring::store(ctx, &uid, &before, &entry)).await?;
-    ctx.webhook_memory.update(&uid, |m| m.rotating = None);
+    let stored = around(Point::Store, keyring::store(ctx, &uid, &before, &entry)).await;
+    stored.map_err(|e| overtaken(ctx, &uid, e))?;
+    ctx.webhook_memory.update(&uid, |m| (m.rotating, m.overtaken) = (None, false));
     let mut draft = Draft::new(webhook, None, now);
     rotation::finished(&mut draft, now);
     show_secrets(&mut draft, &ctx.gemini.get_webhook(key, id).await?);
@@ -264,8 +267,17 @@ fn registered(draft: &mut Draft, remote: &Webhook, reason: &str) {
     draft.set(webhook_type::REGISTERED, Is::True, reason, &remote.id);
 }
 
-/// Stores a new secret. After a conflict the next pass rotates: this secret may be the one that was revoked, or that which
-/// another controller has stored.
+/// The secret that a rotation has shown could not be stored, as another one stands there by now: whichever Gemini made
+/// last, it may have revoked the other, so the next pass gets a third.
+fn overtaken(ctx: &Context, uid: &str, error: Error) -> Error {
+    if matches!(error, Error::Conflict) {
+        ctx.webhook_memory.update(uid, |m| m.overtaken = true);
+    }
+    error
+}
+
+/// Stores a new secret. A conflict where it is the first: another controller has found the registration and had its secret
+/// rotated, and what it has stored is younger.
 async fn keep(
     ctx: &Context,
     before: &keyring::Before,

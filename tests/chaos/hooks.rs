@@ -1,5 +1,6 @@
-//! Every crash point of a webhook: the controller dies there, and the next one heals what is left. Where a signing secret
-//! got lost, which is shown once, it gets another one, by two rotations at most; there is one endpoint, and none in the end.
+//! Every crash point of a webhook: the controller dies there, and the next one heals what is left; or it stops there, the next
+//! one does its work, and it goes on with what it knew before. Where a signing secret got lost, which is shown once, it gets
+//! another one, by two rotations at most; there is one endpoint, and none in the end.
 
 mod judge;
 mod life;
@@ -9,6 +10,7 @@ use std::fmt::{self, Display, Formatter};
 
 use gemini_operator::webhook::points;
 
+use crate::run::Action;
 use crate::side_by_side::side_by_side;
 use life::{Life, Revocation, run};
 
@@ -29,17 +31,19 @@ pub struct Case {
     /// `PLACE.SIDE`
     pub place: &'static str,
     pub side: &'static str,
+    /// `Kill` or `Stop`.
+    pub action: Action,
 }
 
 impl Case {
-    /// What kills the controller.
+    /// What befalls the controller.
     pub fn armed(&self) -> String {
         // The first ping proves the registration, the second the rotation.
         let is_second = matches!(self.life, Life::Rotated(_)) && self.place.starts_with('w');
-        format!("{}.{}=kill{}", self.place, self.side, if is_second { "@2" } else { "" })
+        format!("{}.{}={}{}", self.place, self.side, self.action.name(), if is_second { "@2" } else { "" })
     }
 
-    /// Whether nobody may hold the secret that Gemini signs with.
+    /// Whether nobody may hold the secret that Gemini signs with, when its controller dies.
     pub fn may_lose_a_secret(&self) -> bool {
         let is_between = match (self.place, self.side) {
             // The keyring has it, but nobody knows yet whose it is.
@@ -54,7 +58,8 @@ impl Case {
 
 impl Display for Case {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}, {:?}, {:?}", self.place, self.side, self.life, self.end)
+        let (place, side, action) = (self.place, self.side, self.action.name());
+        write!(f, "{place}.{side}={action}, {:?}, {:?}", self.life, self.end)
     }
 }
 
@@ -67,7 +72,7 @@ fn of(life: Life, ends: &[End], places: &[&'static str]) -> Vec<Case> {
     let mut cases = vec![];
     for &end in ends {
         for &place in places {
-            cases.extend(SIDES.map(|side| Case { life, end, place, side }));
+            cases.extend(SIDES.map(|side| Case { life, end, place, side, action: Action::Kill }));
         }
     }
     cases
@@ -94,20 +99,38 @@ fn full() -> Vec<Case> {
     cases
 }
 
-/// Each side of each place once, and of a rotation with both kinds.
+/// Wherever two controllers can be at the same.
+fn stops() -> Vec<Case> {
+    let rotation = ["k0-turn", "k1-rotate", "k2-store", "k3-turned"];
+    let lives: [(Life, &[&'static str]); 6] = [
+        (Life::Registered, &["w2-intent", "w3-create", "w4-keep", "w5-record"]),
+        (Life::Twins, &RECOVERY),
+        (Life::Rotated(Revocation::After24h), &rotation),
+        (Life::Rotated(Revocation::Immediately), &rotation),
+        (Life::Changed, &["u0-update", "u1-in-line"]),
+        (Life::Deleted, &["x0-deregister", "x1-forget", "x2-release"]),
+    ];
+    let all = lives.into_iter().flat_map(|(life, places)| of(life, &[End::Answered], places));
+    all.map(|case| Case { action: Action::Stop, ..case }).collect()
+}
+
+/// Each side of each place once, and of a rotation with both kinds; and a controller that goes on where its request takes
+/// the secret away that another one has just stored.
 fn selection() -> Vec<Case> {
     let mut chosen = BTreeMap::new();
     for case in full().into_iter().filter(|case| case.end == End::Answered) {
         let kind = if case.place.starts_with('k') { Some(format!("{:?}", case.life)) } else { None };
         chosen.entry((case.place, case.side, kind)).or_insert(case);
     }
-    chosen.into_values().collect()
+    let overtaken =
+        stops().into_iter().filter(|c| matches!(c.place, "w3-create" | "h1-recover" | "k1-rotate"));
+    chosen.into_values().chain(overtaken).collect()
 }
 
 fn cases() -> Vec<Case> {
     match std::env::var("MATRIX").unwrap_or_default().as_str() {
         "" => selection(),
-        "full" => full(),
+        "full" => [full(), stops()].concat(),
         other => panic!("MATRIX={other}: it is `full`, or not given"),
     }
 }
@@ -133,7 +156,7 @@ fn every_crash_point_of_a_webhook_is_met_from_both_sides() {
     }
     for kind in REVOCATIONS {
         let of_kind = |case: &&Case| case.life == Life::Rotated(kind) && case.place.starts_with('k');
-        assert_eq!(selection().iter().filter(of_kind).count(), 8, "{kind:?}");
+        assert_eq!(selection().iter().filter(of_kind).count(), 8 + 2, "{kind:?}");
     }
     assert!(selection().iter().any(|case| case.life == Life::Deleted));
 }

@@ -30,7 +30,7 @@ pub enum Action {
 impl Action {
     pub const ALL: [Self; 4] = [Self::Kill, Self::Stop, Self::Panic, Self::Term];
 
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Kill => "kill",
             Self::Stop => "stop",

@@ -9,11 +9,14 @@ use serde_json::{Value, json};
 
 use super::Case;
 use super::life::{EVENTS, NAME, Revocation, SIGNING};
+use crate::run::Action;
 use crate::support::hooks::{is_rotated_since, registration_name};
 use crate::support::{Bed, PATIENCE, poll};
 
 /// So many rotations a lost secret may cost.
 const MOST: usize = 2;
+/// A controller that goes on with a rotation which another one has made has another one lost.
+const MOST_OVERTAKEN: usize = 3;
 
 pub struct Wanted {
     /// Of the registration.
@@ -66,10 +69,20 @@ pub async fn healed(bed: &Bed, wanted: &Wanted) -> GeminiWebhook {
 }
 
 /// One endpoint, whose secret is the one that is stored: what Gemini signs now is verified.
-pub async fn verifies(bed: &Bed, webhook: &GeminiWebhook, wanted: &Wanted) {
+pub async fn verifies(bed: &Bed, webhook: &GeminiWebhook, wanted: &Wanted, case: &Case) {
     let status = webhook.status.as_ref().expect("it has a status");
     let entry = bed.keyring_entry(&webhook.uid().unwrap_or_default()).await.expect("the keyring has it");
-    let all = bed.emulator.registrations(&wanted.key).await;
+    let is_overtaken = case.action == Action::Stop;
+    let all = if is_overtaken {
+        // What it has made by its late request is a twin, which is seen later.
+        let one = poll(PATIENCE, async || match bed.emulator.registrations(&wanted.key).await {
+            all if all.len() == 1 => Ok(all),
+            all => Err(all),
+        });
+        one.await.unwrap_or_else(|all| panic!("one endpoint: {all:#?}"))
+    } else {
+        bed.emulator.registrations(&wanted.key).await
+    };
     if webhook.spec.mode == RegistrationMode::External {
         assert_eq!(entry["current"], SIGNING);
         assert_eq!(all, [Value::Null; 0], "nothing is registered");
@@ -86,12 +99,14 @@ pub async fn verifies(bed: &Bed, webhook: &GeminiWebhook, wanted: &Wanted) {
         entry["previous"].as_array().into_iter().flatten().filter_map(|p| p["secret"].as_str()).collect();
     let mut signers = vec!["newest"];
     match &wanted.before {
+        // A secret that two may hold is replaced at once.
+        Some(_) if is_overtaken => {}
         Some((secret, Revocation::After24h)) => {
             assert!(previous.contains(&&**secret), "the one before is kept");
             signers.push("oldest");
         }
         Some((_, Revocation::Immediately)) | None => {
-            assert_eq!(previous, [""; 0], "none is good but the newest")
+            assert_eq!(previous, [""; 0], "none is good but the newest");
         }
     }
     for signer in signers {
@@ -131,7 +146,11 @@ pub async fn nothing_left(bed: &Bed, uid: &str, wanted: &Wanted) {
 pub async fn rotations(bed: &Bed, case: &Case, wanted: &Wanted) -> usize {
     let all = bed.ledger().await.executed("webhooks.rotate");
     let beyond = all.checked_sub(wanted.rotations).expect("what was asked for was done");
-    let most = if case.may_lose_a_secret() { MOST } else { 0 };
+    let most = match case.action {
+        Action::Stop => MOST_OVERTAKEN,
+        _ if case.may_lose_a_secret() => MOST,
+        _ => 0,
+    };
     assert!(
         beyond <= most,
         "{beyond} rotations instead of at most {most}: {:#?}",

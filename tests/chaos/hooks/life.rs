@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::judge::{self, Wanted};
 use super::{Case, End};
-use crate::run::{hit, logs, start, terminate};
+use crate::run::{Action, hit, logs, start, terminate};
 use crate::support::bed::HOOKS_HOST;
 use crate::support::cluster::from_json;
 use crate::support::hooks::registration_name;
@@ -141,10 +141,7 @@ async fn live(bed: &Bed, life: Life, wanted: &mut Wanted) {
         }
         Life::Changed => {
             judge::healed(bed, wanted).await;
-            let patch = json!({"spec": {"events": &EVENTS[..1]}});
-            let changed = bed.webhooks().patch(NAME, &PatchParams::default(), &Patch::Merge(&patch)).await;
-            changed.expect("the spec can be changed");
-            wanted.events = &EVENTS[..1];
+            change(bed, wanted, &EVENTS[..1]).await;
         }
         Life::Moved => {
             let before = judge::healed(bed, wanted).await;
@@ -157,6 +154,13 @@ async fn live(bed: &Bed, life: Life, wanted: &mut Wanted) {
             delete(bed).await;
         }
     }
+}
+
+async fn change(bed: &Bed, wanted: &mut Wanted, events: &'static [&'static str]) {
+    let patch = json!({"spec": {"events": events}});
+    let changed = bed.webhooks().patch(NAME, &PatchParams::default(), &Patch::Merge(&patch)).await;
+    changed.expect("the spec can be changed");
+    wanted.events = events;
 }
 
 async fn delete(bed: &Bed) {
@@ -177,19 +181,35 @@ pub async fn run(case: &Case) -> usize {
     let mut first = bed.launch_controller("first", &[("GEMINI_OPERATOR_FAIL", &armed)]);
     live(&bed, case.life, &mut wanted).await;
     hit(&first, &armed).await;
-    poll(PATIENCE, async || first.ended().ok_or(())).await.expect("it is killed");
-    let mut second = start(&bed, "second", None).await;
+    if case.action == Action::Kill {
+        poll(PATIENCE, async || first.ended().ok_or(())).await.expect("it is killed");
+    }
+    let mut last = start(&bed, "second", None).await;
+    if case.life == Life::Deleted {
+        bed.wait_gone(bed.webhooks(), NAME).await;
+    } else {
+        judge::healed(&bed, &wanted).await;
+    }
+    if case.action == Action::Stop {
+        first.signal("CONT");
+        terminate(&mut last).await;
+        last = first;
+    }
     if case.life != Life::Deleted {
+        if case.action == Action::Stop {
+            // It takes up a change when it has done with what it has in hand.
+            change(&bed, &mut wanted, &EVENTS[..2]).await;
+        }
         let healed = judge::healed(&bed, &wanted).await;
-        judge::verifies(&bed, &healed, &wanted).await;
+        judge::verifies(&bed, &healed, &wanted, case).await;
         if case.life == Life::Moved {
             judge::left_behind(&bed, &wanted, case).await;
         }
         delete(&bed).await;
+        bed.wait_gone(bed.webhooks(), NAME).await;
     }
-    bed.wait_gone(bed.webhooks(), NAME).await;
+    terminate(&mut last).await;
     judge::nothing_left(&bed, &webhook.uid().unwrap_or_default(), &wanted).await;
-    terminate(&mut second).await;
     bed.assert_invariants().await;
     judge::rotations(&bed, case, &wanted).await
 }

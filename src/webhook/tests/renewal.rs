@@ -93,7 +93,7 @@ fn a_secret_that_two_had_rotated_is_replaced() {
     // One is enough.
     let told = GeminiWebhook { status: Some(told.status), ..proven };
     assert_eq!((seen(&told, 60).step, seen(&told, 61).step), (Step::None, renew()));
-    let rotating = change(told, |draft| draft.rotating());
+    let rotating = change(told, Draft::rotating);
     assert_ne!(seen(&rotating, 61).step, renew(), "it is got already");
     // Nothing is stored: then that is told, and made good.
     assert_eq!(seen(&doubtful(), 0).step, Step::None);

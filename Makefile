@@ -44,7 +44,7 @@ e2e-node: ## The chart on a real node, deliveries from outside (Linux, root; ski
 
 # Tests with a case of their own for each crash point: progress is shown, as they take minutes.
 .PHONY: chaos
-chaos: ## Processes that die at each step of the protocol. MATRIX=full: all 1 248 cases. CASE=…: some.
+chaos: ## Processes that die at each step of a batch and of a webhook. MATRIX=full: all cases. CASE=…: some.
 	@testenv/controlplane.sh > /dev/null
 	@testenv/kubectl.sh > /dev/null
 	MATRIX='$(MATRIX)' CASE='$(CASE)' cargo test --quiet --locked --workspace --features failpoints --test chaos -- --nocapture

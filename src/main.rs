@@ -21,7 +21,7 @@ const USER_AGENT: &str = concat!("gemini-operator/", env!("CARGO_PKG_VERSION"));
 fn main() -> ExitCode {
     crypto::install();
     #[cfg(feature = "failpoints")]
-    if let Err(message) = gemini_operator::batch::points::install() {
+    if let Err(message) = controller::points::install() {
         return fail(&message, USAGE);
     }
     let cli = match Cli::try_parse() {

@@ -160,9 +160,12 @@ fn a_cluster_that_is_not_there_is_named() {
 #[test]
 fn crash_points_are_in_the_program_only_with_their_feature() {
     let program = std::fs::read(env!("CARGO_BIN_EXE_gemini-operator")).unwrap();
-    let source = include_str!("../src/batch/points.rs");
-    let names: Vec<&str> = source.split('"').skip(1).step_by(2).filter(|text| text.contains('-')).collect();
-    assert!(names.contains(&"c0-identity") && names.contains(&"d1-release"), "{names:?}");
+    let sources = [include_str!("../src/batch/points.rs"), include_str!("../src/webhook/points.rs")];
+    let quoted = sources.iter().flat_map(|source| source.split('"').skip(1).step_by(2));
+    let names: Vec<&str> = quoted.filter(|text| text.contains('-')).collect();
+    for known in ["c0-identity", "d1-release", "w0-path", "x2-release"] {
+        assert!(names.contains(&known), "{known}: {names:?}");
+    }
     for name in
         names.into_iter().chain(["GEMINI_OPERATOR_FAIL", "GEMINI_OPERATOR_BREAK", "failpoint reached"])
     {

@@ -7,12 +7,13 @@ use jiff::Timestamp;
 use kube::Resource;
 
 use super::plan::{claim_of, is_ours, newest_run};
-use super::points::{Point, around};
+use super::points::Point;
 use super::{Subject, files};
 use crate::api::SUBMIT_KEY_ANNOTATION;
 use crate::api::batch::{DeletionPolicy, Run, Submission};
 use crate::api::condition::{batch_type, is_true};
 use crate::controller::orphans::{self, Entry, ORPHANS_CONFIG_MAP};
+use crate::controller::points::around;
 use crate::controller::{Error, Found, Next, Note, after, is_claimed, publish, release, until};
 use crate::gemini::{ApiKey, Batch, Class};
 use crate::submit;

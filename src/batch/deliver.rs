@@ -5,11 +5,12 @@ use jiff::Timestamp;
 
 use super::Subject;
 use super::plan::newest_run;
-use super::points::{Point, around};
+use super::points::Point;
 use super::record::{self, Delivery};
 use crate::api::GeminiBatch;
 use crate::api::batch::{GeminiBatchStatus, Run};
 use crate::controller::Error;
+use crate::controller::points::around;
 use crate::gemini::{ApiKey, Batch, Class, Download};
 use crate::rows::{self, Collector, Harvest, Row, Wholeness};
 use crate::sink::{self, Facts, Published, Remote, SinkError};

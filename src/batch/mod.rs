@@ -35,12 +35,12 @@ pub use memory::Memory;
 
 use crate::api::GeminiBatch;
 use crate::api::batch::GeminiBatchStatus;
+use crate::controller::points::around;
 use crate::controller::{
     Context, Error, Guarded, Next, Unreadable, guarded, is_kept, malformed, notes, publish, replace,
 };
 use crate::submit;
 use plan::{Env, Plan, Step};
-use points::around;
 
 /// Passes in one reconcile; a batch needs about nine from nothing to its recorded job.
 const MAX_PASSES: usize = 20;

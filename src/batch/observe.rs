@@ -9,10 +9,11 @@ use super::observed::{
     InputFacts, InputProblem, JobFacts, Listed, ModelFacts, Observed, SinkProblem, Tracking,
 };
 use super::plan::{Needs, claim_of, newest_run, submitted};
-use super::points::{Point, around};
+use super::points::Point;
 use super::schedule::is_terminal;
 use super::{tracker, tracking};
 use crate::api::batch::Run;
+use crate::controller::points::around;
 use crate::controller::{Credentials, Error};
 use crate::gemini::{self, ApiKey, Batch, Class};
 use crate::rows::{self, InputErrorKind, Rendered};

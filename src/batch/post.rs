@@ -9,10 +9,11 @@ use kube::Api;
 use secrecy::ExposeSecret;
 
 use super::plan::newest_run;
-use super::points::{Point, after, around, before};
+use super::points::Point;
 use super::{Subject, record, write};
 use crate::api::batch::{GeminiBatchStatus, Run};
 use crate::api::{GeminiBatch, SUBMIT_KEY_METADATA};
+use crate::controller::points::{after, around, before};
 use crate::controller::{Context, Error, Metrics, OutcomeLabels, is_kept, is_not_found};
 use crate::gemini::{self, ApiKey, Class, Hook};
 use crate::submit::{PostEnd, Refusal, Verdict, classify};

@@ -13,6 +13,7 @@ mod metrics;
 mod next;
 mod notes;
 pub mod orphans;
+pub mod points;
 mod report;
 mod rescues;
 mod run;

@@ -10,10 +10,12 @@ use super::draft::Draft;
 use super::health::{ENABLED, differences, show, show_secrets};
 use super::keyring;
 use super::plan::{Step, registration_name};
+use super::points::Point;
 use super::rotation;
 use crate::api::condition::{Is, webhook_type};
 use crate::api::keyring::KeyringEntry;
 use crate::api::webhook::{GeminiWebhook, GeminiWebhookStatus};
+use crate::controller::points::around;
 use crate::controller::{Context, Error, Note, claim, publish};
 use crate::gemini::{self, ApiKey, Class, Revocation, Webhook, WebhookChange, WebhookState};
 
@@ -33,7 +35,7 @@ pub async fn act(
     step: Step,
 ) -> Result<Option<GeminiWebhookStatus>, Error> {
     if step == Step::Claim {
-        *webhook = claim(api, webhook, None).await?;
+        *webhook = around(Point::Claim, claim(api, webhook, None)).await?;
         return Ok(None);
     }
     // Every other step is planned with a key in hand.
@@ -85,11 +87,13 @@ async fn register(
     let mut draft = Draft::new(webhook, None, Timestamp::now());
     let uri = draft.wanted_url.clone().unwrap_or_default();
     ctx.webhook_memory.update(&uid, |m| m.registering = true);
-    let made = ctx.gemini.create_webhook(key, name, &uri, &webhook.spec.events).await;
+    let made = ctx.gemini.create_webhook(key, name, &uri, &webhook.spec.events);
+    let made = around(Point::Create, made).await;
     ctx.webhook_memory.update(&uid, |m| (m.registering, m.empty_listings) = (false, 0));
     match made {
         Ok(made) => {
-            keep(ctx, &before, webhook, &made.webhook.id, made.signing_secret).await?;
+            let kept = keep(ctx, &before, webhook, &made.webhook.id, made.signing_secret);
+            around(Point::Keep, kept).await?;
             draft.set(webhook_type::SECRET_READY, Is::True, "Stored", "");
             registered(&mut draft, &made.webhook, "Registered");
         }
@@ -123,10 +127,12 @@ async fn adopt(
     let uid = uid(webhook);
     let mut draft = Draft::new(webhook, None, Timestamp::now());
     let before = keyring::probe(ctx, &uid).await?;
-    let rotated = ctx.gemini.rotate_webhook(key, id, Revocation::Immediately).await;
-    let secret = rotated.map_err(|e| look_again(ctx, webhook, e))?;
+    let rotated = ctx.gemini.rotate_webhook(key, id, Revocation::Immediately);
+    let secret = around(Point::Recover, rotated).await.map_err(|e| look_again(ctx, webhook, e))?;
     let known = webhook.status.as_ref().is_some_and(|s| s.id.as_deref() == Some(id));
-    keep(ctx, &before, webhook, id, secret).await?;
+    let kept = around(Point::Replace, keep(ctx, &before, webhook, id, secret)).await;
+    kept.map_err(|e| overtaken(ctx, &uid, e))?;
+    ctx.webhook_memory.update(&uid, |m| m.overtaken = false);
     prune(ctx, key, twins).await?;
     let remote = ctx.gemini.get_webhook(key, id).await?;
     draft.set(webhook_type::SECRET_READY, Is::True, if known { "Recovered" } else { "Stored" }, "");
@@ -159,12 +165,13 @@ async fn rotate(
     let before = keyring::probe(ctx, &uid).await?;
     let begun = webhook.status.as_ref().and_then(rotation::begun);
     ctx.webhook_memory.update(&uid, |m| m.rotating = begun);
-    let rotated = ctx.gemini.rotate_webhook(key, id, revocation).await;
-    let secret = rotated.map_err(|e| look_again(ctx, webhook, e))?;
+    let rotated = ctx.gemini.rotate_webhook(key, id, revocation);
+    let secret = around(Point::Rotate, rotated).await.map_err(|e| look_again(ctx, webhook, e))?;
     let now = Timestamp::now();
     let entry = rotation::entry(before.entry(), entry(webhook, id, secret, now), revocation, now);
-    keyring::store(ctx, &uid, &before, &entry).await?;
-    ctx.webhook_memory.update(&uid, |m| m.rotating = None);
+    let stored = around(Point::Store, keyring::store(ctx, &uid, &before, &entry)).await;
+    stored.map_err(|e| overtaken(ctx, &uid, e))?;
+    ctx.webhook_memory.update(&uid, |m| (m.rotating, m.overtaken) = (None, false));
     let mut draft = Draft::new(webhook, None, now);
     rotation::finished(&mut draft, now);
     show_secrets(&mut draft, &ctx.gemini.get_webhook(key, id).await?);
@@ -174,7 +181,7 @@ async fn rotate(
 /// Deletes registrations that carry our name and are not the one in use.
 async fn prune(ctx: &Context, key: &ApiKey, twins: &[String]) -> Result<(), Error> {
     for twin in twins {
-        match ctx.gemini.delete_webhook(key, twin).await {
+        match around(Point::Prune, ctx.gemini.delete_webhook(key, twin)).await {
             Ok(()) => tracing::info!(registration = twin, "deleted a twin of a registration"),
             Err(e) if e.class == Class::NotFound => {}
             Err(e) => return Err(e.into()),
@@ -188,7 +195,7 @@ async fn prune(ctx: &Context, key: &ApiKey, twins: &[String]) -> Result<(), Erro
 async fn leave(ctx: &Context, webhook: &GeminiWebhook, id: &str) -> GeminiWebhookStatus {
     let old = ctx.webhook_memory.get(&uid(webhook)).proven_key;
     let left = match &old {
-        Some(old) => match ctx.gemini.delete_webhook(old, id).await {
+        Some(old) => match around(Point::Leave, ctx.gemini.delete_webhook(old, id)).await {
             Ok(()) => None,
             Err(e) if e.class == Class::NotFound => None,
             Err(e) => Some(e.to_string()),
@@ -211,7 +218,7 @@ async fn leave(ctx: &Context, webhook: &GeminiWebhook, id: &str) -> GeminiWebhoo
 
 /// A ping that could not be asked for is asked for again, and not waited for.
 async fn ping(ctx: &Context, webhook: &GeminiWebhook, key: &ApiKey, id: &str) -> Result<(), Error> {
-    let asked = ctx.gemini.ping_webhook(key, id).await;
+    let asked = around(Point::Ping, ctx.gemini.ping_webhook(key, id)).await;
     ctx.webhook_memory.update(&uid(webhook), |m| m.ping_lost = asked.is_err());
     asked.map_err(Error::from)
 }
@@ -231,7 +238,7 @@ async fn update(
         events: Some(webhook.spec.events.clone()),
         enabled: Some(webhook.spec.enabled),
     };
-    match ctx.gemini.update_webhook(key, id, &wanted).await {
+    match around(Point::Update, ctx.gemini.update_webhook(key, id, &wanted)).await {
         Ok(remote) => {
             registered(&mut draft, &remote, "Registered");
             // A change of the events alone does not touch what the last ping has proven.
@@ -260,8 +267,17 @@ fn registered(draft: &mut Draft, remote: &Webhook, reason: &str) {
     draft.set(webhook_type::REGISTERED, Is::True, reason, &remote.id);
 }
 
-/// Stores a new secret. After a conflict the next pass rotates: this secret may be the one that was revoked, or that which
-/// another controller has stored.
+/// The secret that a rotation has shown could not be stored, as another one stands there by now: whichever Gemini made
+/// last, it may have revoked the other, so the next pass gets a third.
+fn overtaken(ctx: &Context, uid: &str, error: Error) -> Error {
+    if matches!(error, Error::Conflict) {
+        ctx.webhook_memory.update(uid, |m| m.overtaken = true);
+    }
+    error
+}
+
+/// Stores a new secret. A conflict where it is the first: another controller has found the registration and had its secret
+/// rotated, and what it has stored is younger.
 async fn keep(
     ctx: &Context,
     before: &keyring::Before,

@@ -7,7 +7,9 @@ use kube::{Api, Resource};
 use super::keyring;
 use super::memory::Memory;
 use super::plan::{is_in_doubt, registration_name};
+use super::points::Point;
 use crate::api::webhook::{GeminiWebhook, RegistrationDeletionPolicy, RegistrationMode};
+use crate::controller::points::around;
 use crate::controller::{Context, Error, Found, Note, after, is_claimed, publish, release, until};
 use crate::gemini::{ApiKey, Class};
 
@@ -50,8 +52,8 @@ pub async fn pass(ctx: &Context, api: &Api<GeminiWebhook>, webhook: &GeminiWebho
         }
     }
     let uid = webhook.metadata.uid.as_deref().unwrap_or_default();
-    keyring::remove(ctx, uid).await?;
-    release(api, webhook).await?;
+    around(Point::Forget, keyring::remove(ctx, uid)).await?;
+    around(Point::Release, release(api, webhook)).await?;
     ctx.webhook_memory.forget(uid);
     Ok(Action::await_change())
 }
@@ -69,7 +71,7 @@ async fn deregister(ctx: &Context, webhook: &GeminiWebhook) -> Result<usize, Str
     let mut ids: Vec<String> = all.into_iter().filter(|w| w.name == name).map(|w| w.id).collect();
     ids.extend(known.filter(|id| !ids.contains(id)));
     for id in &ids {
-        match ctx.gemini.delete_webhook(&key, id).await {
+        match around(Point::Deregister, ctx.gemini.delete_webhook(&key, id)).await {
             Ok(()) => {}
             Err(e) if e.class == Class::NotFound => {}
             Err(e) => return Err(e.to_string()),

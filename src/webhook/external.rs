@@ -7,11 +7,13 @@ use secrecy::SecretString;
 
 use super::memory::Memory;
 use super::plan::Env;
+use super::points::Point;
 use super::signing::{self, Offer, Problem};
 use super::unregistered::{Observed, Plan, Signing, Step, plan};
 use super::{act, keyring, write};
 use crate::api::GeminiWebhook;
 use crate::api::refs::SigningSecretRef;
+use crate::controller::points::around;
 use crate::controller::{Context, Error, Next, claim, is_claimed, is_forbidden, is_not_found};
 
 pub async fn pass(
@@ -27,7 +29,7 @@ pub async fn pass(
     let Plan { status, step, next } = plan(current, &seen, memory.problem.as_deref(), &env);
     write(ctx, api, current, status).await?;
     match (step, secret) {
-        (Step::Claim, _) => *current = claim(api, current, None).await?,
+        (Step::Claim, _) => *current = around(Point::Claim, claim(api, current, None)).await?,
         (Step::Store, Some(secret)) => {
             store(ctx, current, &uid, &secret).await?;
             ctx.webhook_memory.update(&uid, Memory::succeeded);
@@ -105,5 +107,5 @@ async fn store(
     let before = keyring::probe(ctx, uid).await?;
     let (scheme, revocation) = (webhook.spec.scheme(), webhook.spec.rotation.revocation);
     let entry = signing::entry(before.entry(), secret, scheme, revocation, &act::token()?, Timestamp::now());
-    keyring::store(ctx, uid, &before, &entry).await
+    around(Point::Copy, keyring::store(ctx, uid, &before, &entry)).await
 }

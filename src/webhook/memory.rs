@@ -14,6 +14,9 @@ pub struct Memory {
     pub registering: bool,
     /// When the rotation was begun, in the words of the status, that this process works at.
     pub rotating: Option<Timestamp>,
+    /// This process had the secret rotated, and another one has stored one of its own meanwhile: which of the two Gemini
+    /// signs with, neither knows.
+    pub overtaken: bool,
     /// Complete listings without our registration, made in doubt.
     pub empty_listings: u32,
     /// When our registrations were last listed.

@@ -9,6 +9,7 @@ mod keyring;
 mod memory;
 mod observe;
 mod plan;
+pub mod points;
 mod proof;
 mod rotation;
 mod signing;
@@ -28,6 +29,7 @@ pub use memory::Memory;
 
 use crate::api::webhook::RegistrationMode;
 use crate::api::{GeminiWebhook, GeminiWebhookStatus};
+use crate::controller::points::around;
 use crate::controller::{
     Context, Error, Guarded, Next, Unreadable, after, guarded, is_kept, malformed, notes, publish, replace,
 };
@@ -141,12 +143,14 @@ async fn pass(ctx: &Context, api: &Api<GeminiWebhook>, current: &mut GeminiWebho
             m.proven_key.clone_from(&key);
         }
     });
-    write(ctx, api, current, status).await?;
+    let point = points::of_plan(current, &status, &step);
+    around(point, write(ctx, api, current, status)).await?;
     if step == Step::None {
         // Nothing is tried any more that could fail: with the next pass the words about it go.
         let stale = ctx.webhook_memory.update(&uid, |m| m.problem.take().is_some());
         return Ok(if stale { Next::Now } else { next });
     }
+    let point = points::of_outcome(&step);
     let outcome = match act::act(ctx, api, current, key.as_ref(), step).await {
         Err(Error::Gemini(e)) if observe::is_about_the_key(&e) => {
             refuse(ctx, current, key.as_ref(), &e.message);
@@ -156,7 +160,7 @@ async fn pass(ctx: &Context, api: &Api<GeminiWebhook>, current: &mut GeminiWebho
     };
     ctx.webhook_memory.update(&uid, Memory::succeeded);
     let Some(status) = outcome else { return Ok(Next::Now) };
-    write(ctx, api, current, status).await?;
+    around(point, write(ctx, api, current, status)).await?;
     Ok(next)
 }
 

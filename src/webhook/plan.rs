@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::draft::Draft;
 use super::health;
 use super::memory::Memory;
-use super::proof::{is_busy, ping_again_at, self_test_at, tested};
+use super::proof::{OVERTAKEN, is_busy, ping_again_at, renew, renewing_since, self_test_at, tested};
 use super::rotation::{self, Turn};
 use crate::api::condition::{Is, get, webhook_type};
 use crate::api::webhook::{GeminiWebhook, GeminiWebhookStatus};
@@ -87,7 +87,8 @@ pub enum Step {
         id: String,
         twins: Vec<String>,
     },
-    /// The stored secret is not the one that registration `id` signs with: get a new one by rotation, store it.
+    /// The stored secret is not, or may not be, the one that registration `id` signs with: get a new one by rotation,
+    /// store it.
     Renew {
         id: String,
     },
@@ -228,6 +229,11 @@ pub fn plan(webhook: &GeminiWebhook, seen: &Observed, memory: &Memory, env: &Env
         draft.not_ready("SecretLost");
         return draft.plan(Step::Adopt { id, twins: vec![] }, Next::Now);
     };
+    // Whoever has told of another rotation makes it, or it is made again.
+    let is_told = rotation::begun(&draft.status).is_some() || renewing_since(&draft.status).is_some();
+    if memory.overtaken && !is_told {
+        return renew(draft, id, OVERTAKEN);
+    }
     if is_rejected(webhook, &draft.status) {
         draft.not_ready("Rejected");
         return draft.plan(Step::None, Next::After(env.timing.secret_reread));

@@ -22,6 +22,9 @@ use crate::submit::Timing;
 pub const REFUSED: &str = "Refused";
 /// In the words of a condition: the receiver's clock and Gemini's are too far apart.
 const CLOCK_SKEW: &str = "ClockSkew";
+const VERIFIES_NOTHING: &str =
+    "the stored signing secret does not verify deliveries; getting a new one by rotation";
+pub const OVERTAKEN: &str = "two controllers had the signing secret rotated, and which one holds is not known; getting a new one by rotation";
 /// In the words of the receiver: the stored secret has not made this signature.
 const NO_MATCHING_SIGNATURE: &str = "no_matching_signature";
 /// A delivery that is further in the future than this is a broken clock, and nothing to wait for.
@@ -46,14 +49,20 @@ pub fn tested(
         return draft.plan(Step::None, routine);
     }
     let Some(ping) = draft.status.last_ping.clone() else {
-        return match renewal_deadline(&draft.status, env) {
-            // Whoever wrote that it renews the secret does so now, and a ping could meet the old one.
-            Some(deadline) if env.now < deadline => {
-                draft.plan(Step::None, Next::After(until(deadline, env.now)))
-            }
-            Some(_) => renew(draft, id),
-            None => ping(draft, id, env),
-        };
+        let Some(told) = renewing_since(&draft.status) else { return ping(draft, id, env) };
+        if let Some(since) = stored.since.filter(|since| since.as_second() >= told.as_second()) {
+            // Done; only the word of it was lost.
+            draft.set(webhook_type::SECRET_READY, Is::True, "Recovered", "");
+            draft.status.last_rotation_time = Some(Time(since));
+            return ping(draft, id, env);
+        }
+        // Whoever wrote that it renews the secret does so now, and a ping could meet the old one.
+        let deadline = after(told, env.timing.ping_timeout + FRACTION);
+        if env.now < deadline {
+            return draft.plan(Step::None, Next::After(until(deadline, env.now)));
+        }
+        draft.restart(webhook_type::SECRET_READY);
+        return renew(draft, id, VERIFIES_NOTHING);
     };
     let delivery = draft.status.last_delivery.clone().unwrap_or_default();
     let received = ping.received_time.clone().or_else(|| answer(&ping, &delivery, stored));
@@ -89,7 +98,7 @@ pub fn tested(
         None if !memory.ping_lost
             && refused(&ping, &delivery).is_some_and(|r| r.reason == NO_MATCHING_SIGNATURE) =>
         {
-            renew(draft, id)
+            renew(draft, id, VERIFIES_NOTHING)
         }
         None => self::ping(draft, id, env),
     }
@@ -182,16 +191,15 @@ fn refused<'a>(ping: &LastPing, delivery: &'a LastDelivery) -> Option<&'a Reject
     delivery.rejected.as_ref().filter(counts)
 }
 
-/// Until when a renewal that status tells of is left to the controller that wrote so.
-fn renewal_deadline(status: &GeminiWebhookStatus, env: &Env<'_>) -> Option<Timestamp> {
+/// When a controller told that it replaces the stored secret, if it has not said that it is done.
+pub fn renewing_since(status: &GeminiWebhookStatus) -> Option<Timestamp> {
     let renewing = get(&status.conditions, webhook_type::SECRET_READY).filter(|c| c.reason == REFUSED)?;
-    Some(after(renewing.last_transition_time.0, env.timing.ping_timeout + FRACTION))
+    Some(renewing.last_transition_time.0)
 }
 
 /// Replaces a stored secret that verifies nothing. Told first: of two controllers that see it, one gets to write that.
-fn renew(mut draft: Draft, id: String) -> Plan {
-    let message = "the stored signing secret does not verify deliveries; getting a new one by rotation";
-    draft.set(webhook_type::SECRET_READY, Is::False, REFUSED, message);
+pub fn renew(mut draft: Draft, id: String, why: &str) -> Plan {
+    draft.set(webhook_type::SECRET_READY, Is::False, REFUSED, why);
     draft.untested();
     draft.plan(Step::Renew { id }, Next::Now)
 }

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::draft::Draft;
 use super::memory::Memory;
 use super::plan::{Env, FRACTION, Stored};
-use super::proof::{REFUSED, is_busy};
+use super::proof::{is_busy, renewing_since};
 use crate::api::ROTATE_AT_ANNOTATION;
 use crate::api::condition::{Is, get, is_true, webhook_type};
 use crate::api::keyring::{KeyringEntry, PreviousSecret};
@@ -56,7 +56,7 @@ pub fn turn(
         RevocationBehavior::After24h => Revocation::After24h,
         RevocationBehavior::Immediately => Revocation::Immediately,
     };
-    if get(&draft.status.conditions, webhook_type::SECRET_READY).is_some_and(|c| c.reason == REFUSED) {
+    if renewing_since(&draft.status).is_some() {
         // It is replaced already, because it verifies nothing.
         return Turn::Later(None);
     }

@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod hooks;
 mod keys;
 mod matrix;
 mod run;

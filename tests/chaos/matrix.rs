@@ -16,7 +16,7 @@ const POSTS: [Post; 6] =
 
 /// C0 to C12: a submission and its delivery.
 fn of_the_protocol() -> impl Iterator<Item = &'static str> {
-    points::names().into_iter().filter(|name| name.starts_with('c'))
+    points::NAMES.iter().copied().filter(|name| name.starts_with('c'))
 }
 
 fn turn(case: Case, turn: usize) -> Case {
@@ -73,7 +73,7 @@ fn pairwise() -> Vec<Case> {
 /// The places of recovery and deletion, each with an end of the POST that leads there.
 fn recovery(actions: &[Action]) -> Vec<Case> {
     let mut cases = vec![];
-    for place in points::names().into_iter().filter(|name| !name.starts_with('c')) {
+    for place in points::NAMES.iter().copied().filter(|name| !name.starts_with('c')) {
         let post = match &place[..2] {
             "r3" => Post::AnswerLost,
             "d0" | "d1" => Post::Answered,
@@ -121,7 +121,7 @@ fn percentile(sorted: &[Duration], percent: usize) -> Duration {
 #[test]
 fn every_crash_point_is_met_with_every_action() {
     let cases = [pairwise(), recovery(&[Action::Kill, Action::Stop])].concat();
-    for name in points::names() {
+    for name in points::NAMES.iter().copied() {
         for side in SIDES {
             let met = cases.iter().filter(|case| (case.place, case.side) == (name, side));
             let actions: BTreeSet<Action> = met.map(|case| case.action).collect();

@@ -30,7 +30,7 @@ pub enum Action {
 impl Action {
     pub const ALL: [Self; 4] = [Self::Kill, Self::Stop, Self::Panic, Self::Term];
 
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Kill => "kill",
             Self::Stop => "stop",
@@ -216,7 +216,7 @@ pub async fn room_with(name: &str, faults: Value, more_api_keys: Vec<(String, St
     bed
 }
 
-fn logs(room: &Room) -> String {
+pub fn logs(room: &Room) -> String {
     room.tail_of("first") + &room.tail_of("second")
 }
 

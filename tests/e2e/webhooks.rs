@@ -10,19 +10,19 @@ mod secrets;
 use gemini_operator::api::GeminiWebhook;
 use gemini_operator::api::condition::{self, webhook_type};
 use gemini_operator::api::keyring::KEYRING_SECRET;
-use gemini_operator::submit;
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::objects::tickets;
 use crate::support::cluster::from_json;
-use crate::support::{Bed, BedOptions, OPERATOR_NAMESPACE, PATIENCE, PROJECT, batch_condition, poll};
+use crate::support::hooks::registration_name;
+use crate::support::{Bed, BedOptions, PATIENCE, PROJECT, batch_condition, poll};
 
 const EVENTS: [&str; 3] = ["batch.succeeded", "batch.failed", "batch.expired"];
 
@@ -64,48 +64,20 @@ async fn wait(bed: &Bed, what: &str, type_: &str, status: &str, reason: &str) ->
     bed.wait_webhook("main", what, done).await
 }
 
-/// A call of the API, as somebody else with a key of the project would make it.
-async fn call(bed: &Bed, key: &str, method: &str, path: &str, body: Option<Value>) -> Value {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let request = client.request(method.parse().unwrap(), format!("{}{path}", bed.emulator.url));
-    let request = request.header("x-goog-api-key", key);
-    let request = match body {
-        Some(body) => request.json(&body),
-        None => request,
-    };
-    request.send().await.expect("the emulator answers").json().await.expect("an answer is JSON")
-}
-
-/// The registrations that a key sees.
-async fn registrations(bed: &Bed, key: &str) -> Vec<Value> {
-    let answer = call(bed, key, "GET", "/v1beta/webhooks?page_size=1000", None).await;
-    answer["webhooks"].as_array().cloned().unwrap_or_default()
-}
-
 async fn ids(bed: &Bed) -> Vec<String> {
-    let all = registrations(bed, &bed.options.api_key).await;
+    let all = bed.emulator.registrations(&bed.options.api_key).await;
     all.iter().map(|w| w["id"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Registers by hand under this name.
 async fn register(bed: &Bed, name: &str) -> String {
     let body = json!({"uri": "https://hooks.test/elsewhere", "subscribed_events": EVENTS, "name": name});
-    let made = call(bed, &bed.options.api_key, "POST", "/v1beta/webhooks", Some(body)).await;
+    let made = bed.emulator.call(&bed.options.api_key, "POST", "/v1beta/webhooks", Some(body)).await;
     made["id"].as_str().expect("it is registered").to_owned()
 }
 
-/// The name under which the operator registers an object.
-fn name_of(webhook: &GeminiWebhook) -> String {
-    format!("gw-{}", submit::submit_key(&webhook.uid().unwrap()))
-}
-
-fn keyring(client: &Client) -> Api<Secret> {
-    Api::namespaced(client.clone(), OPERATOR_NAMESPACE)
-}
-
 async fn has_keyring_entry(bed: &Bed, uid: &str) -> bool {
-    let secret = keyring(&bed.client).get(KEYRING_SECRET).await.expect("the keyring is there");
-    secret.data.unwrap_or_default().contains_key(uid)
+    bed.keyring_entry(uid).await.is_some()
 }
 
 /// Waits for as many registrations as `wanted` says, in these ids.
@@ -132,7 +104,7 @@ async fn a_registration_whose_answer_was_lost_is_adopted() {
 
 /// There is one registration with one secret, which is the one in the keyring; and an event of a batch is verified.
 async fn assert_holds_the_secret(bed: &Bed, webhook: &GeminiWebhook) {
-    let all = registrations(bed, &bed.options.api_key).await;
+    let all = bed.emulator.registrations(&bed.options.api_key).await;
     let [left] = &all[..] else { panic!("one registration: {all:?}") };
     assert_eq!(left["id"], *id_of(webhook));
     let secret = bed.signing_secret(webhook).await;
@@ -192,7 +164,7 @@ impl Blockade {
         let entry: Value = json!({"data": {uid: "e30="}});
         let params = PatchParams { dry_run: true, ..PatchParams::default() };
         let seen = poll(PATIENCE, async || {
-            let written = keyring(&bed.client).patch(KEYRING_SECRET, &params, &Patch::Merge(&entry)).await;
+            let written = bed.keyring().patch(KEYRING_SECRET, &params, &Patch::Merge(&entry)).await;
             if written.is_err() == refused { Ok(()) } else { Err(written) }
         });
         seen.await.unwrap_or_else(|last| panic!("refused should be {refused}: {last:?}"));
@@ -208,7 +180,7 @@ async fn the_keyring_comes_before_the_status() {
     let uid = bed.webhooks().get("main").await.unwrap().uid().unwrap();
     // Whoever comes first makes it; here nobody has yet, perhaps.
     let empty: Secret = from_json(json!({"metadata": {"name": KEYRING_SECRET}}));
-    let _ = keyring(&bed.client).create(&PostParams::default(), &empty).await;
+    let _ = bed.keyring().create(&PostParams::default(), &empty).await;
     let blockade = Blockade::raise(&bed, &uid).await;
     bed.start_receiver().await;
     bed.start_controller().await;
@@ -233,7 +205,10 @@ async fn of_several_registrations_one_stays() {
     let mut bed = bed_with("hook-several", BedOptions { operator: false, ..BedOptions::default() }).await;
     bed.apply(&manifest("", &EVENTS)).await;
     let webhook = bed.webhooks().get("main").await.unwrap();
-    let mut ours = [register(&bed, &name_of(&webhook)).await, register(&bed, &name_of(&webhook)).await];
+    let mut ours = [
+        register(&bed, &registration_name(&webhook)).await,
+        register(&bed, &registration_name(&webhook)).await,
+    ];
     ours.sort();
     let foreign = register(&bed, "gw-somebody-elses").await;
     bed.start_receiver().await;
@@ -249,7 +224,7 @@ async fn of_several_registrations_one_stays() {
 
     // The id in status is kept, also beside a smaller one.
     bed.kill_controller();
-    let twin = register(&bed, &name_of(&webhook)).await;
+    let twin = register(&bed, &registration_name(&webhook)).await;
     bed.start_controller().await;
     let gone = poll(PATIENCE, async || {
         let ids = ids(&bed).await;
@@ -327,7 +302,7 @@ async fn a_key_of_another_project_takes_the_registration_along() {
     bed.make_api_key_as("gemini", &there).await;
     let moved = |before: String| move |w: &GeminiWebhook| is_ready(w) && id_of(w) != before;
     let second = id_of(&bed.wait_webhook("main", "ready in the other project", moved(first)).await);
-    let in_project = async |bed: &Bed, key: &str| registrations(bed, key).await.len();
+    let in_project = async |bed: &Bed, key: &str| bed.emulator.registrations(key).await.len();
     assert_eq!((in_project(&bed, &here).await, in_project(&bed, &there).await), (0, 1));
 
     // A new process does not know the key that could remove it: then a person must.

@@ -351,16 +351,6 @@ impl Room {
         .await
     }
 
-    /// The signing secret of a webhook, out of the keyring.
-    pub async fn signing_secret(&self, webhook: &GeminiWebhook) -> String {
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE);
-        let keyring =
-            secrets.get(KEYRING_SECRET).await.expect("the keyring is there").data.unwrap_or_default();
-        let entry = keyring.get(&webhook.uid().unwrap_or_default()).expect("the keyring has the webhook");
-        let entry: Value = serde_json::from_slice(&entry.0).expect("an entry of the keyring is JSON");
-        entry["current"].as_str().expect("an entry has a current secret").to_owned()
-    }
-
     /// Events about an object, as `(type, reason, note)`.
     pub async fn events(&self, name: &str) -> Vec<(String, String, String)> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);

@@ -180,6 +180,23 @@ impl Emulator {
         serde_json::from_str(&text).unwrap_or_default()
     }
 
+    /// A call of the API, as somebody else with a key of the project would make it.
+    pub async fn call(&self, key: &str, method: &str, path: &str, body: Option<Value>) -> Value {
+        let method = method.parse().expect("the method is valid");
+        let request = self.http.request(method, format!("{}{path}", self.url)).header("x-goog-api-key", key);
+        let request = match body {
+            Some(body) => request.json(&body),
+            None => request,
+        };
+        request.send().await.expect("the emulator answers").json().await.expect("an answer is JSON")
+    }
+
+    /// The registrations that a key sees.
+    pub async fn registrations(&self, key: &str) -> Vec<Value> {
+        let answer = self.call(key, "GET", "/v1beta/webhooks?page_size=1000", None).await;
+        answer["webhooks"].as_array().cloned().unwrap_or_default()
+    }
+
     /// What the API itself lists, for a look at what is left (`batches`, `files`, `webhooks`). It stands in
     /// the ledger.
     pub async fn list(&self, collection: &str) -> Vec<Value> {

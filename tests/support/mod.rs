@@ -18,6 +18,7 @@ pub mod check;
 pub mod cluster;
 pub mod emulator;
 pub mod front;
+pub mod hooks;
 pub mod ingress;
 pub mod kubectl;
 pub mod process;

@@ -55,8 +55,49 @@ fn a_renewal_is_told_and_left_to_the_one_that_told_it() {
     let seen = |now| plan(&told, &usual(), &Memory::default(), &world.at(at(now)));
     assert_eq!((seen(1).step, seen(1).next), (Step::None, Next::After(Duration::from_mins(1))));
     assert_eq!((seen(60).step, seen(61).step), (Step::None, renew()), "who told it has not done it");
+    let retold = seen(61);
+    let retold = GeminiWebhook { status: Some(retold.status), ..told.clone() };
+    let next = plan(&retold, &usual(), &Memory::default(), &world.at(at(62)));
+    assert_eq!(next.step, Step::None, "one of those that waited has told it again");
     let done = change(told.clone(), |draft| draft.set(webhook_type::SECRET_READY, Is::True, "Recovered", ""));
     assert_eq!(world.plan(&done, &usual()).step, ping());
+}
+
+/// The secret was stored, but the controller died before it said so: no other one is asked for.
+#[test]
+fn a_renewal_whose_end_was_not_written_is_done() {
+    let world = World::new();
+    let told = world.plan(&refused(-121, -120), &usual());
+    let told = GeminiWebhook { status: Some(told.status), ..registered() };
+    let seen = |since| {
+        let stored = usual().stored.map(|s| Stored { since: Some(at(since)), ..s });
+        plan(&told, &Observed { stored, ..usual() }, &Memory::default(), &world.at(at(61)))
+    };
+    assert_eq!(seen(-1).step, renew(), "an older one");
+    let done = seen(0);
+    assert_eq!((&done.step, secret_ready(&done)), (&ping(), ("True", "Recovered")));
+    assert_eq!(done.status.last_rotation_time, Some(Time(at(0))));
+}
+
+/// What another controller has stored may be the older one, and a rotation that revokes leaves only the newest.
+#[test]
+fn a_secret_that_two_had_rotated_is_replaced() {
+    let world = World::new();
+    let overtaken = Memory { overtaken: true, ..Memory::default() };
+    let seen = |webhook: &GeminiWebhook, now| plan(webhook, &usual(), &overtaken, &world.at(at(now)));
+    let proven = pinged(-30, Some(delivery(-29, "ping", SECRET)));
+    assert_eq!(world.plan(&proven, &usual()).step, Step::None);
+    let told = seen(&proven, 0);
+    assert_eq!((&told.step, secret_ready(&told)), (&renew(), ("False", "Refused")));
+    assert_eq!(told.status.last_ping, None, "what is proven was proven before");
+    // One is enough.
+    let told = GeminiWebhook { status: Some(told.status), ..proven };
+    assert_eq!((seen(&told, 60).step, seen(&told, 61).step), (Step::None, renew()));
+    let rotating = change(told, Draft::rotating);
+    assert_ne!(seen(&rotating, 61).step, renew(), "it is got already");
+    // Nothing is stored: then that is told, and made good.
+    assert_eq!(seen(&doubtful(), 0).step, Step::None);
+    assert_eq!(plan(&doubtful(), &listed(&["wh-a"]), &overtaken, &world.at(at(0))).step, adopt("wh-a", &[]));
 }
 
 /// The secret was stored, but the status that says so was not.

@@ -3,7 +3,7 @@
 use kube::ResourceExt;
 use serde_json::json;
 
-use super::{EVENTS, bed_with, call, has_keyring_entry, id_of, ids, manifest, options, wait_event};
+use super::{EVENTS, bed_with, has_keyring_entry, id_of, ids, manifest, options, wait_event};
 use crate::support::{Bed, BedOptions, PATIENCE, poll};
 
 async fn delete(bed: &Bed) {
@@ -43,7 +43,7 @@ async fn deletion_in_doubt_looks_for_what_may_still_appear() {
     let mut bed = bed_with("hook-doubt", options(120, faults)).await;
     bed.apply(&manifest("", &EVENTS)).await;
     let made = poll(PATIENCE, async || {
-        let state = call(&bed, &bed.options.api_key, "GET", "/_emulator/state", None).await;
+        let state = bed.emulator.call(&bed.options.api_key, "GET", "/_emulator/state", None).await;
         if state["webhooks"] == 1 { Ok(()) } else { Err(state) }
     });
     made.await.expect("it is registered");
@@ -52,6 +52,6 @@ async fn deletion_in_doubt_looks_for_what_may_still_appear() {
     assert_eq!(ids(&bed).await, [""; 0], "not listed yet");
     bed.start_controller().await;
     bed.wait_gone(bed.webhooks(), "main").await;
-    let state = call(&bed, &bed.options.api_key, "GET", "/_emulator/state", None).await;
+    let state = bed.emulator.call(&bed.options.api_key, "GET", "/_emulator/state", None).await;
     assert_eq!(state["webhooks"], 0, "nothing is left");
 }

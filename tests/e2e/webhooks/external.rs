@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::{EVENTS, bed_with, call, condition, has_keyring_entry, is_ready, keyring, options};
+use super::{EVENTS, bed_with, condition, has_keyring_entry, is_ready, options};
 use crate::objects::tickets;
 use crate::support::{Bed, BedOptions, PATIENCE, PROJECT, RECEIVER, batch_condition, poll};
 
@@ -29,7 +29,7 @@ fn external(name: &str, signature: &str) -> Value {
 }
 
 async fn admin(bed: &Bed, path: &str, body: Value) -> Value {
-    call(bed, &bed.options.api_key, "POST", &format!("/_emulator/{path}"), Some(body)).await
+    bed.emulator.call(&bed.options.api_key, "POST", &format!("/_emulator/{path}"), Some(body)).await
 }
 
 fn url_of(webhook: &GeminiWebhook) -> String {
@@ -137,7 +137,7 @@ async fn a_changed_secret_is_in_force_within_a_minute() {
     let url = url_of(&webhook);
     let body = json!({"uri": url, "subscribed_events": EVENTS, "name": "by-hand"});
     let key = bed.options.api_key.clone();
-    let made = call(&bed, &key, "POST", "/v1beta/webhooks", Some(body)).await;
+    let made = bed.emulator.call(&key, "POST", "/v1beta/webhooks", Some(body)).await;
     let id = made["id"].as_str().expect("it is registered").to_owned();
     let first = made["new_signing_secret"].as_str().expect("its secret is shown").to_owned();
     bed.make_secret("main", "secret", &first).await;
@@ -150,7 +150,8 @@ async fn a_changed_secret_is_in_force_within_a_minute() {
 
     let rotate = json!({"revocation_behavior": "revoke_previous_secrets_immediately"});
     let path = format!("/v1beta/webhooks/{id}:rotateSigningSecret");
-    let second = call(&bed, &key, "POST", &path, Some(rotate)).await["secret"].as_str().unwrap().to_owned();
+    let second =
+        bed.emulator.call(&key, "POST", &path, Some(rotate)).await["secret"].as_str().unwrap().to_owned();
     let hand = async |secret: &str| {
         let wish = json!({"url": url, "secret": secret, "body": {"type": "ping"}});
         admin(&bed, "deliveries", wish).await["status"].clone()
@@ -178,7 +179,7 @@ async fn a_changed_secret_is_in_force_within_a_minute() {
 }
 
 async fn entry_of(bed: &Bed, webhook: &GeminiWebhook) -> Value {
-    let keyring = keyring(&bed.client).get(gemini_operator::api::keyring::KEYRING_SECRET).await.unwrap();
+    let keyring = bed.keyring().get(gemini_operator::api::keyring::KEYRING_SECRET).await.unwrap();
     let entry = keyring.data.unwrap_or_default().remove(&webhook.uid().unwrap());
     entry.map_or(Value::Null, |bytes| serde_json::from_slice(&bytes.0).unwrap())
 }

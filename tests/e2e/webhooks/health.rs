@@ -5,8 +5,7 @@ use gemini_operator::api::condition::webhook_type;
 use serde_json::{Value, json};
 
 use super::{
-    EVENTS, assert_holds_the_secret, bed_with, call, condition, id_of, is_ready, options, registrations,
-    wait, wait_event,
+    EVENTS, assert_holds_the_secret, bed_with, condition, id_of, is_ready, options, wait, wait_event,
 };
 use crate::support::{Bed, PATIENCE, poll};
 
@@ -31,7 +30,7 @@ async fn ready_with(bed: &Bed, more: Value) -> GeminiWebhook {
 
 async fn set_state(bed: &Bed, id: &str, state: &str) {
     let path = format!("/_emulator/webhooks/{id}/state");
-    call(bed, &bed.options.api_key, "POST", &path, Some(json!({ "state": state }))).await;
+    bed.emulator.call(&bed.options.api_key, "POST", &path, Some(json!({ "state": state }))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,10 +39,10 @@ async fn what_somebody_changed_is_put_right_by_the_next_self_test() {
     let before = ready_with(&bed, json!({})).await;
     let path = format!("/v1beta/webhooks/{}", id_of(&before));
     let change = json!({"uri": "https://elsewhere.test/x", "subscribed_events": ["batch.failed"], "state": "disabled"});
-    call(&bed, &bed.options.api_key, "PATCH", &path, Some(change)).await;
+    bed.emulator.call(&bed.options.api_key, "PATCH", &path, Some(change)).await;
 
     let registered = poll(PATIENCE, async || {
-        let all = registrations(&bed, &bed.options.api_key).await;
+        let all = bed.emulator.registrations(&bed.options.api_key).await;
         let [one] = &all[..] else { return Err(all) };
         let url = before.status.as_ref().and_then(|s| s.url.as_deref());
         let as_before = one["uri"].as_str() == url && one["state"] == "enabled";
@@ -60,7 +59,7 @@ async fn what_somebody_changed_is_put_right_by_the_next_self_test() {
 async fn what_somebody_deleted_is_registered_again() {
     let bed = bed_with("hook-gone", options(DIVISOR, json!({}))).await;
     let before = id_of(&ready_with(&bed, json!({})).await);
-    call(&bed, &bed.options.api_key, "DELETE", &format!("/v1beta/webhooks/{before}"), None).await;
+    bed.emulator.call(&bed.options.api_key, "DELETE", &format!("/v1beta/webhooks/{before}"), None).await;
     let again = |w: &GeminiWebhook| is_ready(w) && id_of(w) != before;
     let after = bed.wait_webhook("main", "ready as another one", again).await;
     assert_holds_the_secret(&bed, &after).await;

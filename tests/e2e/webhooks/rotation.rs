@@ -1,64 +1,33 @@
 //! Rotation: which secrets are good afterwards, and what is done when one got lost on the way.
 
+use gemini_operator::api::GeminiWebhook;
 use gemini_operator::api::condition::webhook_type;
-use gemini_operator::api::{GeminiWebhook, ROTATE_AT_ANNOTATION};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::{
-    assert_holds_the_secret, bed_with, condition, id_of, ids, is_ready, keyring, options, registrations,
-    wait_event,
-};
-use crate::support::{Bed, PATIENCE, poll};
-use gemini_operator::api::keyring::KEYRING_SECRET;
+use super::{assert_holds_the_secret, bed_with, condition, id_of, ids, is_ready, options, wait_event};
+use crate::support::Bed;
+use crate::support::hooks::is_rotated_since;
 use kube::ResourceExt;
-
-/// Has the secret rotated at a time.
-async fn ask(bed: &Bed, name: &str, at: Timestamp) {
-    let annotation = format!("{ROTATE_AT_ANNOTATION}={at}");
-    bed.kubectl().run(&["annotate", "--overwrite", "geminiwebhook", name, &annotation]).await.expect();
-}
 
 pub async fn revoke(bed: &Bed, revocation: &str) {
     let patch = json!({"spec": {"rotation": {"revocation": revocation}}}).to_string();
     bed.kubectl().run(&["patch", "geminiwebhook", "main", "--type=merge", "-p", &patch]).await.expect();
 }
 
-fn rotated_since(at: Timestamp) -> impl Fn(&GeminiWebhook) -> bool {
-    move |w: &GeminiWebhook| {
-        let rotated = w.status.as_ref().and_then(|s| s.last_rotation_time.as_ref());
-        rotated.is_some_and(|last| last.0.as_second() >= at.as_second())
-    }
-}
-
-/// Asks for a rotation now. The secret must be older than the wish, in whole seconds, or it will do.
-async fn ask_now(bed: &Bed, name: &str) -> Timestamp {
-    let older = poll(PATIENCE, async || {
-        let now = Timestamp::now();
-        let born = bed.webhooks().get(name).await.unwrap().status.unwrap();
-        let born = born.last_rotation_time.or(born.registered_time).unwrap().0;
-        if now.as_second() > born.as_second() { Ok(now) } else { Err(now) }
-    });
-    let at = older.await.expect("the secret gets older");
-    ask(bed, name, at).await;
-    at
-}
-
 /// Asks for a rotation now, and waits until it was made and the ping after it has arrived.
 pub async fn rotate(bed: &Bed, name: &str) -> GeminiWebhook {
-    let at = ask_now(bed, name).await;
+    let at = bed.rotate_now(name).await;
     let done = |w: &GeminiWebhook| {
         let tested =
             w.status.as_ref().and_then(|s| s.last_ping.as_ref()).is_some_and(|p| p.received_time.is_some());
-        rotated_since(at)(w) && tested && is_ready(w)
+        is_rotated_since(w, at) && tested && is_ready(w)
     };
     bed.wait_webhook(name, "rotated and tested", done).await
 }
 
 async fn entry(bed: &Bed, webhook: &GeminiWebhook) -> Value {
-    let secret = keyring(&bed.client).get(KEYRING_SECRET).await.expect("the keyring is there");
-    let data = secret.data.unwrap_or_default();
-    serde_json::from_slice(&data[&webhook.uid().unwrap()].0).expect("an entry is JSON")
+    bed.keyring_entry(&webhook.uid().unwrap()).await.expect("the keyring has the webhook")
 }
 
 fn previous(entry: &Value) -> usize {
@@ -81,11 +50,11 @@ async fn the_old_secret_is_accepted_as_long_as_gemini_uses_it() {
     }
     // Three are alive: the next one waits, and says so; one that revokes them does not wait.
     let now = Timestamp::now().checked_add(SignedDuration::from_secs(1)).unwrap();
-    ask(&bed, "main", now).await;
+    bed.rotate_at("main", now).await;
     wait_event(&bed, "RotationWaits", "Immediately").await;
     assert_eq!(bed.ledger().await.calls("webhooks.rotate"), 3);
     revoke(&bed, "Immediately").await;
-    let done = |w: &GeminiWebhook| rotated_since(now)(w) && is_ready(w);
+    let done = |w: &GeminiWebhook| is_rotated_since(w, now) && is_ready(w);
     let webhook = bed.wait_webhook("main", "rotated at once", done).await;
     assert_eq!(previous(&entry(&bed, &webhook).await), 0);
     bed.emulator.set_faults(&json!({})).await;
@@ -120,7 +89,7 @@ async fn a_rotation_that_was_interrupted_is_made_again() {
     let held =
         json!({"rules": [{"match": {"call": "webhooks.rotate"}, "do": {"hold": "answer"}, "times": 1}]});
     bed.emulator.add_faults(&held).await;
-    ask_now(&bed, "main").await;
+    bed.rotate_now("main").await;
     bed.emulator.wait_held(1).await;
     let told = bed.webhooks().get("main").await.unwrap();
     assert_eq!(condition(&told, webhook_type::SECRET_READY).unwrap().reason, "Rotating");
@@ -135,7 +104,7 @@ async fn a_rotation_that_was_interrupted_is_made_again() {
     let webhook = bed.wait_webhook("main", "rotated by the next process", stored).await;
     assert_eq!(id_of(&webhook), id_of(&before));
     assert_eq!(bed.ledger().await.executed("webhooks.rotate"), 2);
-    assert_eq!(registrations(&bed, &bed.options.api_key).await.len(), 1);
+    assert_eq!(bed.emulator.registrations(&bed.options.api_key).await.len(), 1);
     let newest = bed.signing_secret(&webhook).await;
     let shown = webhook.status.unwrap().signing_secrets;
     assert!(shown.iter().any(|s| newest.ends_with(s.truncated.rsplit("...").next().unwrap())), "{shown:?}");

@@ -4,9 +4,7 @@ use gemini_operator::api::GeminiWebhook;
 use gemini_operator::api::condition::webhook_type;
 use serde_json::json;
 
-use super::{
-    EVENTS, assert_holds_the_secret, bed_with, call, condition, id_of, is_ready, manifest, options, wait,
-};
+use super::{EVENTS, assert_holds_the_secret, bed_with, condition, id_of, is_ready, manifest, options, wait};
 
 /// Ready, and the registration is in line with the spec as it is now.
 fn is_in_line(webhook: &GeminiWebhook) -> bool {
@@ -66,7 +64,7 @@ async fn a_secret_that_does_not_verify_is_replaced() {
     let id = id_of(&bed.webhooks().get("main").await.unwrap());
     let rotate = format!("/v1beta/webhooks/{id}:rotateSigningSecret");
     let body = json!({"revocation_behavior": "revoke_previous_secrets_immediately"});
-    call(&bed, &bed.options.api_key, "POST", &rotate, Some(body)).await;
+    bed.emulator.call(&bed.options.api_key, "POST", &rotate, Some(body)).await;
 
     bed.emulator.release_calls().await;
     wait(&bed, "refused", webhook_type::ENDPOINT_REACHABLE, "False", "BadSignature").await;

@@ -52,7 +52,7 @@ impl Life {
         match self {
             Self::Registered | Self::Moved | Self::External => "webhooks.create",
             Self::Twins | Self::Rotated(_) | Self::Revoked => "webhooks.rotate",
-            Self::Changed => "webhooks.update",
+            Self::Changed => "webhooks.patch",
             Self::Deleted => "webhooks.delete",
         }
     }

@@ -74,7 +74,9 @@ impl tower::Service<Request<Body>> for Api {
                 state.watches.insert(path, sender);
                 let lines = futures::stream::unfold(receiver, |mut receiver| async {
                     let event = receiver.recv().await?;
-                    Some((Ok::<_, Infallible>(format!("{event}\n")), receiver))
+                    // As an API server writes it, the type first.
+                    let line = format!("{{\"type\":{},\"object\":{}}}\n", event["type"], event["object"]);
+                    Some((Ok::<_, Infallible>(line), receiver))
                 });
                 return Ok(Response::new(AxumBody::from_stream(lines)));
             }

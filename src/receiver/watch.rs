@@ -32,6 +32,9 @@ pub enum Change<E> {
 }
 
 /// A part of an object that may have any shape: one malformed object must not stop the watch of all others.
+///
+/// It is read out of JSON only, and not out of serde's own tree: into that a watch event would go whose object comes before
+/// its type. API servers write the type first (`metav1.WatchEvent`); of one that did not, lists alone would be understood.
 #[derive(Clone, Debug)]
 pub struct Lenient<T>(pub Option<T>);
 
